@@ -1,0 +1,60 @@
+"""Digests: `sha256:<64 hex>`, the name of every object.
+
+SHA-256 because every other tool speaks it (`sha256sum`, git-lfs, OCI); the algorithm is part of the name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+
+from .errors import StoreError
+
+ALGORITHM = "sha256"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_BUFFER_BYTES = 1 << 20
+
+
+def digest_of_bytes(data: bytes) -> str:
+    """The digest of bytes in memory."""
+    return f"{ALGORITHM}:{hashlib.sha256(data).hexdigest()}"
+
+
+def digest_of_file(path: str | os.PathLike[str]) -> tuple[str, int]:
+    """Reads a whole file. Returns (digest, size in bytes)."""
+    with open(path, "rb", buffering=0) as file:
+        return digest_of_descriptor(file.fileno())
+
+
+def digest_of_descriptor(descriptor: int) -> tuple[str, int]:
+    """Reads an open file from its start. Returns (digest, size in bytes)."""
+    state = hashlib.sha256()
+    buffer = bytearray(_BUFFER_BYTES)
+    view = memoryview(buffer)
+    size_bytes = 0
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    while True:
+        count = os.readv(descriptor, [view]) if hasattr(os, "readv") else _read_into(descriptor, view)
+        if not count:
+            break
+        state.update(view[:count])
+        size_bytes += count
+    return f"{ALGORITHM}:{state.hexdigest()}", size_bytes
+
+
+def _read_into(descriptor: int, view: memoryview) -> int:
+    data = os.read(descriptor, len(view))
+    view[: len(data)] = data
+    return len(data)
+
+
+def shard(digest: str) -> str:
+    """`sha256/ab/<62 hex>` for a digest, the path below `objects/`, `trees/` and `names/`.
+
+    Raises:
+        StoreError: the text is not a digest. Checked here because its parts become a path.
+    """
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise StoreError(f"a digest is 'sha256:' and 64 hexadecimal digits, not {digest!r}")
+    return f"{ALGORITHM}/{digest[7:9]}/{digest[9:]}"

@@ -1,0 +1,81 @@
+"""Everything that the engine raises.
+
+StoreError
+├── StoreNotFound       (FileNotFoundError)  no store at this path
+├── StoreFormatError    (RuntimeError)       made by a newer version, or its store.json is not one
+├── StoreWriteError     (OSError)            read-only, full, over quota, input/output error
+├── MissingObject       (FileNotFoundError)  a digest that the store does not hold
+├── CorruptObject       (RuntimeError)       bytes that do not match their digest
+├── BadContent          (ValueError)         something that cannot be stored: empty, a device, a link outwards
+├── BadRecord           (ValueError)         a value that no record can hold
+├── BadQuery            (ValueError)         a predicate or sort key that cannot be read
+├── KeyTaken            (ValueError)         a key that is logged already, without overwrite
+└── UnknownEntity       (KeyError)           an id that no journal mentions
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Root of all errors of the engine. `path`, `digest` and `key` hold what the sentence speaks of, where known."""
+
+    def __init__(
+        self, message: str, *, path: str | None = None, digest: str | None = None, key: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
+        self.digest = digest
+        self.key = key
+
+    def __str__(self) -> str:  # KeyError and OSError would show a quoted or decorated text
+        return self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.path, self.digest, self.key))
+
+
+def _rebuild(
+    cls: type[StoreError], message: str, path: str | None, digest: str | None, key: str | None
+) -> StoreError:
+    return cls(message, path=path, digest=digest, key=key)
+
+
+class StoreNotFound(StoreError, FileNotFoundError):
+    """No store at this path."""
+
+
+class StoreFormatError(StoreError, RuntimeError):
+    """The store was made by a newer version, or its `store.json` cannot be read."""
+
+
+class StoreWriteError(StoreError, OSError):
+    """The file system refused a write; nothing that was acknowledged before is lost."""
+
+
+class MissingObject(StoreError, FileNotFoundError):
+    """The store does not hold this digest."""
+
+
+class CorruptObject(StoreError, RuntimeError):
+    """Stored bytes do not match their digest."""
+
+
+class BadContent(StoreError, ValueError):
+    """A file or folder that cannot be stored."""
+
+
+class BadRecord(StoreError, ValueError):
+    """A value that no record can hold."""
+
+
+class BadQuery(StoreError, ValueError):
+    """A predicate or sort key that cannot be read."""
+
+
+class KeyTaken(StoreError, ValueError):
+    """A key that is logged already, without overwrite. `key` names it."""
+
+
+class UnknownEntity(StoreError, KeyError):
+    """An id that no journal mentions."""

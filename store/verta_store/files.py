@@ -1,0 +1,202 @@
+"""Writing files so that they are whole, durable, and either there or not.
+
+Every write of the store goes through this room. What a step survives is said in `store/README.md`, "Durability".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+
+from .errors import StoreWriteError
+
+# Windows would translate line ends; elsewhere the flag does not exist.
+O_BINARY: int = getattr(os, "O_BINARY", 0)
+O_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
+
+READ_ONLY = 0o444
+READ_ONLY_EXECUTABLE = 0o555
+
+# A file system that cannot sync a file or a folder says one of these (restic's lesson): it is not an error of ours.
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
+
+_ADVICE = {
+    errno.ENOSPC: "there is no space left on the device; free some and try again",
+    errno.EDQUOT: "the disk quota is used up; free some space and try again",
+    errno.EROFS: "the file system is read-only; name another store with Client(path) or VERTA_LOCAL_STORE",
+    errno.EACCES: "permission denied; check the folder's owner and mode, or name another store with Client(path)",
+    errno.EPERM: "operation not permitted; check the folder's owner and mode, or name another store",
+    errno.EIO: "the device reported an input/output error; check the disk before you go on",
+    errno.ESTALE: "the network drive lost the file (stale handle); check that it is still mounted",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter folder for the store",
+}
+
+
+def write_error(what: str, error: OSError, path: str | os.PathLike[str] | None = None) -> StoreWriteError:
+    """One sentence for a refused write: what was to be written, why it failed, what to do."""
+    reason = _ADVICE.get(error.errno or 0, f"{error.strerror or error}")
+    where = os.fspath(path) if path is not None else error.filename
+    found = f" in {where}" if where else ""
+    made = StoreWriteError(
+        f"could not write {what}{found}: {reason}. Nothing that was logged before is lost.",
+        path=str(where) if where else None,
+    )
+    made.errno = error.errno
+    made.strerror = error.strerror
+    return made
+
+
+@contextlib.contextmanager
+def writing(what: str, path: str | os.PathLike[str] | None = None) -> Iterator[None]:
+    """Turns an OSError inside the block into a StoreWriteError about `what`."""
+    try:
+        yield
+    except StoreWriteError:
+        raise
+    except OSError as error:
+        raise write_error(what, error, path) from error
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Writes every byte; a single `write(2)` may take only a part."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_file(descriptor: int, *, data_only: bool = False) -> None:
+    """Waits until the file's bytes are on the device; a file system that cannot sync is let pass."""
+    try:
+        if sys.platform == "darwin":
+            import fcntl  # noqa: PLC0415 - absent on Windows
+
+            # fsync(2) on macOS leaves the bytes in the drive's cache.
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        elif data_only and hasattr(os, "fdatasync"):
+            os.fdatasync(descriptor)
+        else:
+            os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Makes the names in a folder durable. Windows has no such call and needs none."""
+    if sys.platform == "win32":
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | O_CLOEXEC)
+    except PermissionError:
+        return  # a folder that may be written but not read cannot be synced
+    try:
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: str, above: str) -> None:
+    """Makes `path` with its parents up to the existing folder `above`, each one durable when this returns."""
+    missing = []
+    current = path
+    while current != above and not os.path.isdir(current):
+        missing.append(current)
+        current = os.path.dirname(current)
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            continue  # another writer was first
+        sync_folder(os.path.dirname(folder))
+
+
+def publish(temporary: str, target: str) -> bool:
+    """Gives a finished temporary file or folder its final name, unless the name exists already.
+
+    An object's name says what is in it, so a name that exists is success: the temporary file is dropped.
+
+    Returns:
+        True when this call made the name. The folder of `target` is not synced yet.
+    """
+    if os.path.isdir(temporary):
+        try:
+            os.rename(temporary, target)
+            return True
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES) and os.path.isdir(target):
+                return False
+            raise
+    if os.path.lexists(target):
+        remove_file(temporary)
+        return False
+    try:
+        # Between the look and this rename another writer may have made the name; POSIX then replaces his file by
+        # ours, which holds the same bytes, and Windows refuses.
+        os.rename(temporary, target)
+        return True
+    except FileExistsError:
+        remove_file(temporary)
+        return False
+
+
+def create_exclusive(path: str, data: bytes, temporary: str) -> bool:
+    """Creates a whole, durable file in one step; exactly one of many callers gets True.
+
+    `link(2)` of a finished file is exclusive on NFS and on local disks; where there are no links, O_EXCL is used,
+    and a reader may for a moment see a shorter file.
+    """
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY | O_CLOEXEC, 0o666)
+    try:
+        write_all(descriptor, data)
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.ENOENT):
+            raise
+        return _create_without_link(path, data)
+    finally:
+        remove_file(temporary)
+    sync_folder(os.path.dirname(path))
+    return True
+
+
+def _create_without_link(path: str, data: bytes) -> bool:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY | O_CLOEXEC, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        write_all(descriptor, data)
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folder(os.path.dirname(path))
+    return True
+
+
+def remove_file(path: str) -> None:
+    """Removes a file of our own; one that is gone already is no error."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
+        os.chmod(path, 0o666)  # Windows refuses to delete a read-only file
+        os.unlink(path)
+
+
+def remove_folder(path: str) -> None:
+    """Removes a temporary folder of our own with all that is in it; best effort, it is garbage anyway."""
+    import shutil  # noqa: PLC0415 - start-up time
+
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,434 @@
+"""The SQLite index: derived from the journals, per user and host, deletable at any time and rebuilt equal.
+
+It knows how far each journal was read and catches up by reading only new bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import ids, ingest, journal, query, series
+from .records import decode_value
+
+SCHEMA_VERSION = 1
+
+# Another process of this user may be taking in a large journal.
+_BUSY_TIMEOUT_S = 20.0
+
+# Journals are taken in by transactions of about this many records.
+_BATCH_RECORDS = 50_000
+
+_SCHEMA = """
+CREATE TABLE journals (id INTEGER PRIMARY KEY, stem TEXT UNIQUE NOT NULL, offset INTEGER NOT NULL,
+    check_value INTEGER NOT NULL, record_count INTEGER NOT NULL, is_sealed INTEGER NOT NULL,
+    host TEXT NOT NULL, user TEXT NOT NULL);
+CREATE TABLE entities (num INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, kind TEXT, parent TEXT, name TEXT,
+    generation INTEGER, created_ms INTEGER, updated INTEGER NOT NULL DEFAULT 0, deleted INTEGER,
+    is_known INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX entities_by_name ON entities (kind, parent, name);
+CREATE INDEX entities_by_update ON entities (kind, parent, updated);
+CREATE INDEX entities_by_parent ON entities (parent);
+CREATE TABLE keys (id INTEGER PRIMARY KEY, section TEXT NOT NULL, key TEXT NOT NULL, UNIQUE (section, key));
+CREATE TABLE vals (entity INTEGER NOT NULL, key INTEGER NOT NULL, num REAL, text TEXT, json TEXT NOT NULL,
+    time INTEGER NOT NULL, writer INTEGER NOT NULL, seen INTEGER,
+    PRIMARY KEY (entity, key)) WITHOUT ROWID;
+CREATE INDEX vals_by_number ON vals (key, num);
+CREATE INDEX vals_by_text ON vals (key, text);
+CREATE TABLE losers (entity INTEGER NOT NULL, key INTEGER NOT NULL, json TEXT NOT NULL, time INTEGER NOT NULL,
+    writer INTEGER NOT NULL, seen INTEGER);
+CREATE INDEX losers_by_entity ON losers (entity, key);
+CREATE TABLE drops (entity INTEGER NOT NULL, key INTEGER NOT NULL, time INTEGER NOT NULL,
+    PRIMARY KEY (entity, key)) WITHOUT ROWID;
+CREATE TABLE tags (entity INTEGER NOT NULL, tag TEXT NOT NULL, time INTEGER NOT NULL, position INTEGER NOT NULL,
+    is_removed INTEGER NOT NULL, PRIMARY KEY (entity, tag)) WITHOUT ROWID;
+CREATE INDEX tags_by_tag ON tags (tag);
+CREATE TABLE points (entity INTEGER NOT NULL, key INTEGER NOT NULL, chunk INTEGER NOT NULL, kind TEXT NOT NULL,
+    point_count INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (entity, key, chunk)) WITHOUT ROWID;
+CREATE TABLE resets (entity INTEGER NOT NULL, key INTEGER NOT NULL, time INTEGER NOT NULL,
+    PRIMARY KEY (entity, key)) WITHOUT ROWID;
+CREATE TABLE quarantine (journal INTEGER NOT NULL, time INTEGER NOT NULL, line TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class EntityRow:
+    """An entity as the index knows it."""
+
+    id: str
+    kind: str
+    parent: str | None
+    name: str
+    generation: int
+    created_ms: int
+    updated_ms: int
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A value that lost against another writer's."""
+
+    entity: str
+    section: str
+    key: str
+    value: Any
+    time_ms: int
+    host: str
+    user: str
+
+
+class Index:
+    """The index of one store. Every method may be called from any thread."""
+
+    def __init__(self, root: str, store_id: str, path: str) -> None:
+        self._root = root
+        self._store_id = store_id
+        self._path = path
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self._positions: dict[str, tuple[int, journal.Position]] = {}
+        self._data_version = -1
+        self.newest_time = 0
+
+    def refresh(self) -> int:
+        """Takes in what journals hold beyond the last refresh. Returns how many records were new."""
+        return self._guarded(self._refresh)
+
+    def run(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Rows of one SELECT over the tables above."""
+
+        def work() -> list[tuple[Any, ...]]:
+            return self._open().execute(sql, parameters).fetchall()
+
+        return self._guarded(work)
+
+    def close(self) -> None:
+        """Closes the database."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+            self._positions = {}
+
+    def forget_after_fork(self) -> None:
+        """In the child of a fork: SQLite must not be used across it, not even to close."""
+        self._lock = threading.RLock()
+        if self._connection is not None:
+            _LEFT_BEHIND.append(self._connection)
+        self._connection = None
+        self._positions = {}
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    def _guarded(self, work: Any) -> Any:
+        """Runs `work`; a damaged, locked or foreign database is never the user's problem."""
+        with self._lock:
+            try:
+                return work()
+            except sqlite3.DatabaseError as error:
+                self.close()
+                if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                    self._path = (
+                        ":memory:"  # another program holds it: this process reads the journals itself
+                    )
+                elif self._path != ":memory:":
+                    self._delete()
+                try:
+                    return self._catch_up_and(work)
+                except sqlite3.DatabaseError:
+                    if self._path == ":memory:":
+                        raise
+                    self.close()
+                    self._path = ":memory:"  # a cache folder that is full or cannot be written
+                    return self._catch_up_and(work)
+
+    def _catch_up_and(self, work: Any) -> Any:
+        self._refresh()
+        return work()
+
+    def _delete(self) -> None:
+        for end in ("", "-wal", "-shm", "-journal"):
+            try:
+                os.unlink(self._path + end)
+            except OSError:
+                pass
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and self._pid == os.getpid():
+            return self._connection
+        if self._path != ":memory:":
+            try:
+                os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            except OSError:
+                self._path = ":memory:"
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # A cache: after a power cut it may lose its last transactions, and reads those journals again.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._pid = connection, os.getpid()
+        self._positions = {}
+        self._data_version = -1
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Makes the schema in a new file; a file of another version or store counts as damaged."""
+        application_id = int(self._store_id.replace("-", "")[:7], 16)
+        found = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == SCHEMA_VERSION and found == application_id:
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            found = connection.execute("PRAGMA application_id").fetchone()[0]
+            if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {application_id}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif version != SCHEMA_VERSION or found != application_id:
+                raise sqlite3.DatabaseError("the index is of another version or another store")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    # -- catching up -----------------------------------------------------------------------------------------------
+
+    def _refresh(self) -> int:
+        connection = self._open()
+        self._load_positions(connection)
+        self._release_quarantine(connection)
+        listing = journal.list_journals(self._root)
+        positions = self._positions
+        if not positions.keys() <= listing.keys():
+            # A journal may be missed in the moment of its renaming; one that is gone for good (an older copy of
+            # the store was put back) makes the index a lie.
+            listing = journal.list_journals(self._root)
+            if not positions.keys() <= listing.keys():
+                raise sqlite3.DatabaseError("the index knows journals that the store does not have")
+        stale = [
+            (stem, suffix)
+            for stem, suffix in listing.items()
+            if not ((known := positions.get(stem)) and known[1].is_sealed)
+        ]
+        new_records = 0
+        batch: list[tuple[str, journal.JournalPart]] = []
+        waiting = 0
+        for stem, suffix in sorted(stale):
+            _, start = positions.get(stem, (0, journal.Position()))
+            part = self._read(stem, suffix, start)
+            if part is None or part.position == start:
+                continue
+            batch.append((stem, part))
+            waiting += len(part.lines)
+            if waiting >= _BATCH_RECORDS:
+                new_records += self._take_in(connection, batch)
+                batch, waiting = [], 0
+        if batch:
+            new_records += self._take_in(connection, batch)
+        return new_records
+
+    def _read(self, stem: str, suffix: str, start: journal.Position) -> journal.JournalPart | None:
+        path = os.path.join(self._root, "journals", stem)
+        for end in (suffix, journal.SEALED_SUFFIX, journal.OPEN_SUFFIX):
+            try:
+                return journal.read_journal(path + end, start)
+            except FileNotFoundError:
+                continue  # sealed, and so renamed, since the folder was listed
+        return None
+
+    def _load_positions(self, connection: sqlite3.Connection) -> None:
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._data_version:
+            return
+        self._positions = {
+            stem: (number, journal.Position(offset, check, count, bool(sealed)))
+            for number, stem, offset, check, count, sealed in connection.execute(
+                "SELECT id, stem, offset, check_value, record_count, is_sealed FROM journals"
+            )
+        }
+        self._data_version = version
+        newest = connection.execute("SELECT max(updated) FROM entities").fetchone()[0]
+        self.newest_time = max(self.newest_time, newest or 0)
+
+    def _take_in(
+        self, connection: sqlite3.Connection, parts: Iterable[tuple[str, journal.JournalPart]]
+    ) -> int:
+        taken = 0
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            batch = ingest.Batch(connection)
+            moved: dict[str, tuple[int, journal.Position]] = {}
+            for stem, part in parts:
+                number, start = self._positions.get(stem, (0, journal.Position()))
+                row = connection.execute("SELECT id, offset FROM journals WHERE stem = ?", (stem,)).fetchone()
+                if row is not None and (number == 0 or row[1] != start.offset):
+                    continue  # another process took this part in meanwhile; the next refresh goes on from there
+                if row is None:
+                    number = batch.add_journal(stem, part.lines[0] if part.lines else {})
+                batch.add(number, part.lines)
+                taken += len(part.lines)
+                position = part.position
+                connection.execute(
+                    "UPDATE journals SET offset = ?, check_value = ?, record_count = ?, is_sealed = ? WHERE id = ?",
+                    (position.offset, position.check, position.count, position.is_sealed, number),
+                )
+                moved[stem] = (number, position)
+            self.newest_time = max(self.newest_time, batch.apply())
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        self._positions.update(moved)
+        return taken
+
+    def _release_quarantine(self, connection: sqlite3.Connection) -> None:
+        """Takes in records from the future once their time is no longer more than a day ahead."""
+        limit = (ids.now_ms() + ids.FUTURE_LIMIT_MS) << ids.CLOCK_BITS
+        if not connection.execute("SELECT 1 FROM quarantine WHERE time <= ? LIMIT 1", (limit,)).fetchone():
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            batch = ingest.Batch(connection)
+            rows = connection.execute(
+                "SELECT journal, line FROM quarantine WHERE time <= ?", (limit,)
+            ).fetchall()
+            for number, line in rows:
+                batch.add(number, [ingest.from_quarantine(line)])
+            connection.execute("DELETE FROM quarantine WHERE time <= ?", (limit,))
+            batch.apply()
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def entity(self, entity_id: str) -> EntityRow | None:
+        """An entity by id, unless it is deleted or unknown."""
+        rows = self.run(f"SELECT {_ENTITY} FROM entities e WHERE e.id = ? AND {_ALIVE}", (entity_id,))
+        return EntityRow(*rows[0]) if rows else None
+
+    def named(self, kind: str, parent: str | None, name: str) -> EntityRow | None:
+        """The living entity of that name (the one with the highest generation, should there be several)."""
+        rows = self.run(
+            f"SELECT {_ENTITY} FROM entities e WHERE e.kind = ? AND e.parent IS ? AND e.name = ? AND {_ALIVE}"
+            " ORDER BY e.generation DESC, e.id LIMIT 1",
+            (kind, parent, name),
+        )
+        return EntityRow(*rows[0]) if rows else None
+
+    def is_used(self, entity_id: str) -> bool:
+        """Whether any journal mentions this id, deleted or alive."""
+        return bool(self.run("SELECT 1 FROM entities WHERE id = ?", (entity_id,)))
+
+    def find(self, what: query.Query, limit: int | None = None, offset: int = 0) -> list[EntityRow]:
+        """The entities of a query, in its order, `limit` of them from `offset`."""
+        sql, parameters = query.to_sql(what)
+        rows = self.run(
+            f"SELECT {_ENTITY} {sql} LIMIT ? OFFSET ?", [*parameters, -1 if limit is None else limit, offset]
+        )
+        return [EntityRow(*row) for row in rows]
+
+    def count(self, what: query.Query) -> int:
+        """How many entities a query has."""
+        sql, parameters = query.to_sql(what)
+        sql = sql[: sql.rindex(" ORDER BY ")]
+        return int(self.run(f"SELECT count(*) {sql}", parameters)[0][0])
+
+    def key_times(self, entity_id: str, section: str) -> dict[str, int]:
+        """Key -> record time of one section of an entity."""
+        rows = self.run(
+            "SELECT k.key, v.time FROM vals v JOIN keys k ON k.id = v.key JOIN entities e ON e.num = v.entity"
+            " WHERE e.id = ? AND k.section = ?",
+            (entity_id, section),
+        )
+        return dict(rows)
+
+    def values(self, entity_id: str, section: str) -> dict[str, Any]:
+        """Key -> value of one section of an entity, in the order of logging."""
+        rows = self.run(
+            "SELECT k.key, v.json FROM vals v JOIN keys k ON k.id = v.key JOIN entities e ON e.num = v.entity"
+            " WHERE e.id = ? AND k.section = ? ORDER BY v.time, v.key",
+            (entity_id, section),
+        )
+        return {key: decode_value(text) for key, text in rows}
+
+    def values_of_many(self, entity_ids: Sequence[str]) -> Iterator[tuple[str, str, str, Any]]:
+        """(entity id, section, key, value) of all sections of many entities."""
+        for begin in range(0, len(entity_ids), 500):
+            part = entity_ids[begin : begin + 500]
+            rows = self.run(
+                "SELECT e.id, k.section, k.key, v.json FROM entities e JOIN vals v ON v.entity = e.num"
+                f" JOIN keys k ON k.id = v.key WHERE e.id IN ({','.join('?' * len(part))}) ORDER BY v.time, v.key",
+                part,
+            )
+            for entity_id, section, key, text in rows:
+                yield entity_id, section, key, decode_value(text)
+
+    def points(self, entity_id: str, key: str) -> list[series.Point]:
+        """The history of an observation, in the order of logging."""
+        rows = self.run(
+            "SELECT p.kind, p.point_count, p.data FROM points p JOIN keys k ON k.id = p.key"
+            " JOIN entities e ON e.num = p.entity"
+            " WHERE e.id = ? AND k.section = ? AND k.key = ? ORDER BY p.chunk",
+            (entity_id, ingest.OBSERVATIONS, key),
+        )
+        found = [point for kind, count, data in rows for point in series.unpack(kind, count, data)]
+        found.sort(
+            key=lambda point: point.time
+        )  # stable, and nearly sorted already: chunks follow the writers
+        return found
+
+    def point_keys(self, entity_id: str) -> list[str]:
+        """The keys that have observations."""
+        rows = self.run(
+            "SELECT DISTINCT k.key FROM points p JOIN keys k ON k.id = p.key JOIN entities e ON e.num = p.entity"
+            " WHERE e.id = ? AND k.section = ? ORDER BY k.id",
+            (entity_id, ingest.OBSERVATIONS),
+        )
+        return [key for (key,) in rows]
+
+    def tags(self, entity_id: str) -> list[str]:
+        """The tags of an entity, in the order of logging."""
+        rows = self.run(
+            "SELECT t.tag FROM tags t JOIN entities e ON e.num = t.entity"
+            " WHERE e.id = ? AND t.is_removed = 0 ORDER BY t.time, t.position",
+            (entity_id,),
+        )
+        return [tag for (tag,) in rows]
+
+    def conflicts(self) -> list[Conflict]:
+        """The values that lost against another writer's, oldest first."""
+        rows = self.run(
+            "SELECT e.id, k.section, k.key, l.json, l.time, j.host, j.user FROM losers l"
+            " JOIN entities e ON e.num = l.entity JOIN keys k ON k.id = l.key JOIN journals j ON j.id = l.writer"
+            " ORDER BY l.time"
+        )
+        return [
+            Conflict(entity, section, key, decode_value(text), ids.milliseconds(time), host, user)
+            for entity, section, key, text, time, host, user in rows
+        ]
+
+
+_ENTITY = "e.id, e.kind, e.parent, e.name, e.generation, e.created_ms, e.updated >> 12"
+_ALIVE = "e.is_known = 1 AND e.deleted IS NULL"
+
+# Connections of a parent process, kept from being closed by the garbage collector of a forked child.
+_LEFT_BEHIND: list[sqlite3.Connection] = []

@@ -1,0 +1,373 @@
+"""Records into the index: the rules of merging, so that any order of arrival gives the same answer.
+
+The rules are in `store/README.md`, section "Order and conflicts".
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import ids, records, series
+
+OBSERVATIONS = "observations"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One logged value of a key, with what decides whether it wins."""
+
+    seen: int | None  # of an overwrite: the time of the newest value that its writer knew (0: none)
+    time: int
+    writer: int
+    text: str  # the value as JSON
+
+    def columns(self) -> tuple[float | None, str | None]:
+        """What the value is searched by: a number, or a text."""
+        return searchable(records.decode_value(self.text))
+
+
+def searchable(value: Any) -> tuple[float | None, str | None]:
+    """(number, text) for the index's columns: a value is one or the other, a list or dict neither."""
+    if isinstance(value, bool):
+        return None, str(value)
+    if isinstance(value, (int, float)):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = float("inf") if value > 0 else float("-inf")
+        return (number, None) if number == number else (None, "nan")
+    if isinstance(value, str):
+        return None, to_text(value)
+    return None, None
+
+
+def to_text(text: str) -> str:
+    """Text that SQLite can hold: a lone surrogate, which UTF-8 has no form for, is written out."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace")
+
+
+def from_quarantine(line: str) -> dict[str, Any]:
+    """A record kept back earlier."""
+    record: dict[str, Any] = json.loads(line)
+    record["released"] = True
+    return record
+
+
+@dataclass
+class _Change:
+    """What a batch does to one entity."""
+
+    time: int = 0
+    is_new: bool = False
+    candidates: dict[int, list[Candidate]] = field(default_factory=dict)
+    drops: dict[int, int] = field(default_factory=dict)
+    points: dict[int, list[series.Point]] = field(default_factory=dict)
+    resets: dict[int, int] = field(default_factory=dict)
+
+
+class Batch:
+    """Collects records and then writes them in few statements. Runs inside the caller's transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._numbers: dict[str, int] = {}
+        self._changes: dict[int, _Change] = {}
+        self._keys: dict[tuple[str, str], int] = {}
+        self._stems: dict[int, str] = {}
+        self._has_deletes = False
+        self._newest = 0
+
+    def add_journal(self, stem: str, header: dict[str, Any]) -> int:
+        """Registers a journal that was not read before. Returns its number."""
+        cursor = self._db.execute(
+            "INSERT INTO journals (stem, offset, check_value, record_count, is_sealed, host, user)"
+            " VALUES (?, 0, 0, 0, 0, ?, ?)",
+            (stem, to_text(str(header.get("host", ""))), to_text(str(header.get("user", "")))),
+        )
+        assert cursor.lastrowid is not None, "an INSERT gives a row id"
+        return cursor.lastrowid
+
+    def add(self, writer: int, lines: Iterable[dict[str, Any]]) -> None:
+        """Takes in records of one journal."""
+        future = (ids.now_ms() + ids.FUTURE_LIMIT_MS) << ids.CLOCK_BITS
+        for record in lines:
+            kind = record["k"]
+            if kind == records.JOURNAL:
+                continue
+            time = record["h"]
+            if time > future and "released" not in record:
+                self._db.execute(
+                    "INSERT INTO quarantine VALUES (?, ?, ?)", (writer, time, json.dumps(record))
+                )
+                continue
+            handler = _HANDLERS.get(kind)
+            if handler is None:
+                continue  # a kind of a later minor version: kept in the journal, not shown
+            self._newest = max(self._newest, time)
+            number = self._number(record["e"])
+            change = self._changes[number]
+            change.time = max(change.time, time)
+            handler(self, number, change, record, time, writer)
+
+    # -- one method a kind of record -------------------------------------------------------------------------------
+
+    def _add_entity(
+        self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int
+    ) -> None:
+        # The same entity may be created on several hosts: the earliest creation counts, and a later name (a
+        # renaming) is a value of its own.
+        created = record.get("at", ids.milliseconds(time))
+        self._db.execute(
+            "UPDATE entities SET kind = ?, parent = ?, name = coalesce(name, ?), generation = ?, is_known = 1,"
+            " created_ms = min(coalesce(created_ms, ?), ?) WHERE num = ?",
+            (
+                record["type"],
+                record.get("parent"),
+                to_text(record["name"]),
+                record.get("gen", 0),
+                created,
+                created,
+                number,
+            ),
+        )
+
+    def _add_values(
+        self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int
+    ) -> None:
+        section = record["s"]
+        seen = record.get("o")
+        for key, value in record["v"].items():
+            candidate = Candidate(seen, time, writer, _text_of(value))
+            change.candidates.setdefault(self._key(section, key), []).append(candidate)
+
+    def _add_drop(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
+        for name in record["v"]:
+            key = self._key(record["s"], name)
+            change.drops[key] = max(change.drops.get(key, 0), time)
+
+    def _add_points(
+        self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int
+    ) -> None:
+        key = self._key(OBSERVATIONS, record["key"])
+        if "o" in record:
+            change.resets[key] = max(change.resets.get(key, 0), time)
+        change.points.setdefault(key, []).extend(
+            series.Point(records.unescape(value), stamp, epoch, time) for value, stamp, epoch in record["v"]
+        )
+
+    def _add_tags(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
+        is_removed = int(record["k"] == records.UNTAG)
+        self._db.executemany(
+            "INSERT INTO tags VALUES (?, ?, ?, ?, ?) ON CONFLICT (entity, tag) DO UPDATE SET"
+            # A tag that is there keeps its place in the order; a removal and a return are decided by time.
+            " time = iif(excluded.is_removed = is_removed, min(time, excluded.time), max(time, excluded.time)),"
+            " is_removed = iif(excluded.is_removed <> is_removed AND excluded.time > time,"
+            " excluded.is_removed, is_removed)",
+            [(number, to_text(tag), time, position, is_removed) for position, tag in enumerate(record["v"])],
+        )
+
+    def _add_delete(
+        self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int
+    ) -> None:
+        self._db.execute(
+            "UPDATE entities SET deleted = min(coalesce(deleted, ?), ?) WHERE num = ?", (time, time, number)
+        )
+        self._has_deletes = True
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def apply(self) -> int:
+        """Writes everything collected. Returns the newest record time seen."""
+        winners: list[tuple[Any, ...]] = []
+        losers: list[tuple[Any, ...]] = []
+        for number, change in self._changes.items():
+            for key in change.candidates.keys() | change.drops.keys():
+                self._resolve(number, key, change, winners, losers)
+            for key, points in change.points.items():
+                self._append_points(number, key, points, change.resets.get(key, 0), change.is_new)
+        self._db.executemany("INSERT OR REPLACE INTO vals VALUES (?, ?, ?, ?, ?, ?, ?, ?)", winners)
+        self._db.executemany("INSERT INTO losers VALUES (?, ?, ?, ?, ?, ?)", losers)
+        self._db.executemany(
+            "UPDATE entities SET updated = max(updated, ?) WHERE num = ?",
+            [(change.time, number) for number, change in self._changes.items()],
+        )
+        self._rename(winners)
+        self._spread_deletes()
+        return self._newest
+
+    def _resolve(
+        self,
+        number: int,
+        key: int,
+        change: _Change,
+        winners: list[tuple[Any, ...]],
+        losers: list[tuple[Any, ...]],
+    ) -> None:
+        candidates = change.candidates.get(key, [])
+        dropped_at = change.drops.get(key, 0)
+        if not change.is_new:
+            candidates, dropped_at = self._with_stored(number, key, candidates, dropped_at)
+        if dropped_at:
+            self._db.execute("INSERT OR REPLACE INTO drops VALUES (?, ?, ?)", (number, key, dropped_at))
+            candidates = [candidate for candidate in candidates if candidate.time > dropped_at]
+            if not candidates:
+                return
+        winner = candidates[0]
+        if len(candidates) > 1:
+            winner = min(candidates, key=self._rank)
+            losers.extend(
+                (number, key, c.text, c.time, c.writer, c.seen)
+                for c in candidates
+                # A value that the winner's writer knew, or wrote himself, was replaced and did not lose.
+                if c.text != winner.text
+                and not (winner.seen is not None and (c.time <= winner.seen or c.writer == winner.writer))
+            )
+        columns = winner.columns()
+        winners.append((number, key, *columns, winner.text, winner.time, winner.writer, winner.seen))
+
+    def _with_stored(
+        self, number: int, key: int, candidates: list[Candidate], dropped_at: int
+    ) -> tuple[list[Candidate], int]:
+        """Adds what earlier batches stored of a key, and takes it out of the tables: it is decided anew."""
+        row = self._db.execute(
+            "SELECT time FROM drops WHERE entity = ? AND key = ?", (number, key)
+        ).fetchone()
+        dropped_at = max(dropped_at, row[0] if row else 0)
+        columns = "seen, time, writer, json"
+        stored = self._db.execute(
+            f"SELECT {columns} FROM vals WHERE entity = ? AND key = ?"
+            f" UNION ALL SELECT {columns} FROM losers WHERE entity = ? AND key = ?",
+            (number, key, number, key),
+        ).fetchall()
+        if stored:
+            self._db.execute("DELETE FROM vals WHERE entity = ? AND key = ?", (number, key))
+            self._db.execute("DELETE FROM losers WHERE entity = ? AND key = ?", (number, key))
+        return [*candidates, *(Candidate(*row) for row in stored)], dropped_at
+
+    def _rank(self, candidate: Candidate) -> tuple[Any, ...]:
+        """The smallest wins: an overwrite before a plain value, the last overwrite, the first plain value."""
+        stem = self._stem(candidate.writer)
+        if candidate.seen is not None:
+            return (0, -candidate.time, stem)
+        return (1, candidate.time, stem)
+
+    def _append_points(
+        self, number: int, key: int, points: list[series.Point], reset: int, is_new: bool
+    ) -> None:
+        chunk = 0
+        if not is_new:
+            row = self._db.execute(
+                "SELECT time FROM resets WHERE entity = ? AND key = ?", (number, key)
+            ).fetchone()
+            known_reset = row[0] if row else 0
+            if reset > known_reset:
+                rows = self._db.execute(
+                    "SELECT kind, point_count, data FROM points WHERE entity = ? AND key = ? ORDER BY chunk",
+                    (number, key),
+                ).fetchall()
+                points = [p for row in rows for p in series.unpack(*row)] + points
+                self._db.execute("DELETE FROM points WHERE entity = ? AND key = ?", (number, key))
+            reset = max(reset, known_reset)
+            last = self._db.execute(
+                "SELECT chunk, kind, point_count, data FROM points WHERE entity = ? AND key = ?"
+                " ORDER BY chunk DESC LIMIT 1",
+                (number, key),
+            ).fetchone()
+            if last is not None:
+                chunk = last[0] + 1
+                if last[2] < series.CHUNK_POINTS:
+                    chunk = last[0]
+                    points = series.unpack(*last[1:]) + points
+        if reset:
+            self._db.execute("INSERT OR REPLACE INTO resets VALUES (?, ?, ?)", (number, key, reset))
+            points = [point for point in points if point.time >= reset]
+        rows = []
+        for begin in range(0, len(points), series.CHUNK_POINTS):
+            part = points[begin : begin + series.CHUNK_POINTS]
+            rows.append((number, key, chunk, *_with_count(part)))
+            chunk += 1
+        self._db.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def _rename(self, winners: list[tuple[Any, ...]]) -> None:
+        name_key = self._keys.get((records.FIELDS, "name"))
+        if name_key is not None:
+            self._db.executemany(
+                "UPDATE entities SET name = ? WHERE num = ?",
+                [(row[3], row[0]) for row in winners if row[1] == name_key],
+            )
+
+    def _spread_deletes(self) -> None:
+        """What lies below a deleted entity is deleted too, also when it arrives later."""
+        if (
+            not self._has_deletes
+            and not self._db.execute("SELECT 1 FROM entities WHERE deleted IS NOT NULL LIMIT 1").fetchone()
+        ):
+            return
+        while self._db.execute(
+            "UPDATE entities SET deleted = (SELECT p.deleted FROM entities p WHERE p.id = entities.parent)"
+            " WHERE deleted IS NULL AND parent IN (SELECT id FROM entities WHERE deleted IS NOT NULL)"
+        ).rowcount:
+            pass
+
+    # -- numbers ---------------------------------------------------------------------------------------------------
+
+    def _number(self, entity_id: str) -> int:
+        number = self._numbers.get(entity_id)
+        if number is None:
+            row = self._db.execute("SELECT num FROM entities WHERE id = ?", (entity_id,)).fetchone()
+            is_new = row is None
+            if row is None:
+                row = (self._db.execute("INSERT INTO entities (id) VALUES (?)", (entity_id,)).lastrowid,)
+            number = int(row[0])
+            self._numbers[entity_id] = number
+            self._changes[number] = _Change(is_new=is_new)
+        return number
+
+    def _key(self, section: str, key: str) -> int:
+        number = self._keys.get((section, key))
+        if number is None:
+            stored = to_text(key)
+            row = self._db.execute(
+                "SELECT id FROM keys WHERE section = ? AND key = ?", (section, stored)
+            ).fetchone()
+            if row is None:
+                row = (
+                    self._db.execute(
+                        "INSERT INTO keys (section, key) VALUES (?, ?)", (section, stored)
+                    ).lastrowid,
+                )
+            number = int(row[0])
+            self._keys[section, key] = number
+        return number
+
+    def _stem(self, writer: int) -> str:
+        stem = self._stems.get(writer)
+        if stem is None:
+            row = self._db.execute("SELECT stem FROM journals WHERE id = ?", (writer,)).fetchone()
+            stem = self._stems[writer] = row[0] if row else ""
+        return stem
+
+
+def _text_of(value: Any) -> str:
+    # What was just parsed is written back in the same spelling, specials included.
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _with_count(points: list[series.Point]) -> tuple[str, int, bytes]:
+    kind, data = series.pack(points)
+    return kind, len(points), data
+
+
+_HANDLERS = {
+    records.ENTITY: Batch._add_entity,
+    records.PUT: Batch._add_values,
+    records.DROP: Batch._add_drop,
+    records.POINTS: Batch._add_points,
+    records.TAG: Batch._add_tags,
+    records.UNTAG: Batch._add_tags,
+    records.DELETE: Batch._add_delete,
+}

@@ -1,0 +1,368 @@
+"""Journals: append-only files of records, each written by exactly one process.
+
+A line is one JSON object that begins with its check value, chained over the file so far; a sealed journal ends with
+a footer and carries no `.open` in its name. The format is in `store/README.md`, section "Journals".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import threading
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import files, ids, records
+from .errors import StoreWriteError
+
+OPEN_SUFFIX = ".open.jsonl"
+SEALED_SUFFIX = ".jsonl"
+
+# `{"c":"` + 8 hexadecimal digits + `",`: the check value stands in front, at a fixed place.
+_HEAD = b'{"c":"'
+_HEAD_BYTES = 16
+_CHECKS = re.compile(rb'\{"c":"([0-9a-f]{8})",')
+
+# The promise: a record that was acknowledged survives a power cut at most this much later.
+SYNC_WITHIN_S = 1.0
+
+
+class JournalWriter:
+    """This process's own journal: opened at the first record, sealed at the end of the process."""
+
+    def __init__(self, root: str, store_id: str, clock: ids.HybridClock, *, full_durability: bool) -> None:
+        self._folder = os.path.join(root, "journals")
+        self._root = root
+        self._store_id = store_id
+        self._clock = clock
+        self._full = full_durability
+        # Re-entrant, because the handler of SIGTERM seals from within whatever the main thread was doing.
+        self._lock = threading.RLock()
+        self._descriptor = -1
+        self._check = 0
+        self._size_bytes = 0
+        self._count = 0
+        self._is_dirty = False
+        self._wake: threading.Event | None = None
+        self.stem = ""  # `<host id>/<utc>-<pid>-<random>`, '' before the first record
+
+    def append(self, kind: str, entity: str, fields: Mapping[str, Any]) -> int:
+        """Writes one record with one `write(2)`; it is in the kernel when this returns. Returns its time.
+
+        Raises:
+            BadRecord: a value that JSON cannot hold; nothing was written.
+            StoreWriteError: the file system refused; the journal ends at the last whole record.
+        """
+        text = records.encode(fields)
+        with self._lock:
+            if self._descriptor < 0:
+                self._open()
+            record_time, wall = self._clock.tick()
+            drift = "" if record_time >> ids.CLOCK_BITS == wall else f'"w":{wall},'
+            rest = text[1:] if len(text) > 2 else '"x":0}'
+            self._write(f'"h":{record_time},"k":"{kind}",{drift}"e":"{entity}",{rest}\n'.encode("ascii"))
+            if self._full:
+                self._sync(data_only=True)
+            elif not self._is_dirty:
+                self._is_dirty = True
+                if self._wake is None:
+                    self._start_syncer()
+                assert self._wake is not None
+                self._wake.set()
+        return record_time
+
+    def flush(self) -> None:
+        """Returns when every record written so far is on the device."""
+        with self._lock:
+            if self._descriptor >= 0 and (self._is_dirty or self._full):
+                self._sync()
+
+    def seal(self) -> None:
+        """Ends the journal with its footer and takes the `.open` out of its name. A later record opens a new one."""
+        with self._lock:
+            if self._descriptor < 0:
+                return
+            path = self._path(OPEN_SUFFIX)
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    whole = file.read()
+                if len(whole) == self._size_bytes:
+                    footer = {"n": self._count, "sha256": hashlib.sha256(whole).hexdigest()}
+                    self._write(f'"k":"{records.SEAL}",{records.encode(footer)[1:]}\n'.encode("ascii"))
+                    self._sync()
+                    os.rename(path, self._path(SEALED_SUFFIX))
+                    files.sync_folder(os.path.dirname(path))
+            except OSError:
+                # An unsealed journal is as good as a sealed one for every reader; only `verify` can say less
+                # about it. There is nobody left to hear of an error here.
+                pass
+            finally:
+                self._abandon()
+
+    def forget_after_fork(self) -> None:
+        """In the child of a fork: the journal belongs to the parent, so the next record opens a new one."""
+        self._lock = threading.RLock()
+        self._wake = None
+        self._abandon()
+
+    def _abandon(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+        self._is_dirty = False
+        self.stem = ""
+
+    def _path(self, suffix: str) -> str:
+        return os.path.join(self._folder, self.stem + suffix)
+
+    def _open(self) -> None:
+        host = ids.host_id()
+        at_ms = ids.now_ms()
+        name = f"{ids.utc_stamp(at_ms)}-{os.getpid()}-{ids.random_hex(8)}"
+        folder = os.path.join(self._folder, host)
+        path = os.path.join(folder, name + OPEN_SUFFIX)
+        with files.writing("a new journal", path):
+            if not os.path.isdir(folder):
+                files.make_folder(folder, self._root)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | files.O_BINARY | files.O_CLOEXEC
+            self._descriptor = os.open(path, flags, 0o644)
+        self.stem = f"{host}/{name}"
+        self._check = 0
+        self._size_bytes = 0
+        self._count = 0
+        header = {
+            "format": records.FORMAT,
+            "store": self._store_id,
+            "name": self.stem,
+            "host": ids.host_name(),
+            "user": ids.user_name(),
+            "pid": os.getpid(),
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "at": at_ms,
+        }
+        try:
+            self._write(f'"k":"{records.JOURNAL}",{records.encode(header)[1:]}\n'.encode("ascii"))
+            files.sync_folder(folder)
+        except (OSError, StoreWriteError) as error:
+            self._abandon()
+            try:
+                os.unlink(path)  # empty or torn, never acknowledged to anybody
+            except OSError:
+                pass
+            if isinstance(error, StoreWriteError):
+                raise
+            raise files.write_error("a new journal", error, path) from error
+
+    def _write(self, body: bytes) -> None:
+        check = zlib.crc32(body, self._check)
+        line = b'{"c":"%08x",' % check + body
+        try:
+            written = os.write(self._descriptor, line)
+            if written < len(line):
+                files.write_all(self._descriptor, line[written:])
+        except OSError as error:
+            self._cut_back()
+            raise files.write_error("a record", error, self._path(OPEN_SUFFIX)) from error
+        self._check = check
+        self._size_bytes += len(line)
+        self._count += 1
+
+    def _cut_back(self) -> None:
+        """After a refused write: takes a partial line off, or leaves this journal for a new one."""
+        try:
+            os.ftruncate(self._descriptor, self._size_bytes)
+        except OSError:
+            self._abandon()  # a torn tail stays behind, which every reader knows
+
+    def _sync(self, *, data_only: bool = False) -> None:
+        try:
+            files.sync_file(self._descriptor, data_only=data_only)
+        except OSError as error:
+            raise files.write_error("the journal to the device", error, self._path(OPEN_SUFFIX)) from error
+        self._is_dirty = False
+
+    def _start_syncer(self) -> None:
+        self._wake = threading.Event()
+        threading.Thread(target=self._sync_in_background, args=(self._wake,), daemon=True).start()
+
+    def _sync_in_background(self, wake: threading.Event) -> None:
+        pause = threading.Event()
+        while self._wake is wake:
+            wake.wait()
+            pause.wait(SYNC_WITHIN_S / 2)
+            wake.clear()
+            # A second descriptor, so that the lock is not held while the device works: a log call never waits.
+            with self._lock:
+                if self._descriptor < 0 or self._wake is not wake:
+                    continue
+                self._is_dirty = False
+                twin = os.dup(self._descriptor)
+            try:
+                files.sync_file(twin, data_only=True)
+            except OSError:
+                self._is_dirty = True  # `flush` and the next round try again, and `flush` reports it
+                wake.set()
+            finally:
+                os.close(twin)
+
+
+@dataclass
+class Position:
+    """How far a journal was read: all before `offset` was taken in, and `check` is the chain's value there."""
+
+    offset: int = 0
+    check: int = 0
+    count: int = 0
+    is_sealed: bool = False
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A part of a journal that is not what its writer wrote."""
+
+    path: str
+    offset: int
+    size_bytes: int
+    what: str
+
+
+@dataclass
+class JournalPart:
+    """What a read of a journal found: decoded records in file order, and where the next read starts."""
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    position: Position = field(default_factory=Position)
+    damages: list[Damage] = field(default_factory=list)
+    torn_bytes: int = 0
+
+
+def read_journal(path: str, start: Position, *, whole: bool = False) -> JournalPart:
+    """Reads the new bytes of a journal; a torn tail is left for a later read, damage in the middle is skipped.
+
+    `start` is the position that an earlier read returned. With `whole` the footer of a sealed journal is checked
+    against every byte (`start` must be the beginning).
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        if start.offset:
+            file.seek(start.offset)
+        data = file.read()
+    part = parse_journal(data, start, path)
+    if whole and part.position.is_sealed:
+        _check_footer(data, part, path)
+    return part
+
+
+def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
+    """The records in `data`, which begins at `start` of the journal at `path`."""
+    part = JournalPart()
+    offset = 0
+    check = start.check
+    count = start.count
+    loads = json.loads
+    crc = zlib.crc32
+    end = len(data)
+    good_until = 0
+    pending: Damage | None = None
+    resume: set[int] = set()  # after damage: what the chain's value may be
+    while offset < end:
+        newline = data.find(b"\n", offset)
+        if newline < 0:
+            break
+        line_end = newline + 1
+        line = data[offset:line_end]
+        stated = _stated_check(line)
+        body = line[_HEAD_BYTES:]
+        if stated is not None and (
+            crc(body, check) == stated
+            or (pending is not None and any(crc(body, c) == stated for c in resume))
+        ):
+            if pending is not None:
+                part.damages.append(pending)
+                pending = None
+            record = loads(line)
+            check = stated
+            if start.is_sealed or part.position.is_sealed:
+                part.damages.append(
+                    Damage(
+                        path,
+                        start.offset + offset,
+                        len(line),
+                        "a record behind the footer of a sealed journal",
+                    )
+                )
+            elif record["k"] == records.SEAL:
+                part.position.is_sealed = True
+                if record.get("n") != count:
+                    lost = f"the footer counts {record.get('n')} records, {count} were read"
+                    part.damages.append(Damage(path, start.offset + offset, 0, lost))
+            else:
+                count += 1
+                part.lines.append(record)
+            good_until = line_end
+        else:
+            # The next line checks against the value that this one states, or would have with its check value
+            # damaged, or that a line inside it states whose line end is damaged: so reading goes on behind it.
+            # Whether this is a torn tail instead shows when nothing good follows.
+            first = offset if pending is None else pending.offset - start.offset
+            pending = Damage(path, start.offset + first, line_end - first, "a damaged record")
+            resume = {int(found, 16) for found in _CHECKS.findall(line)} | {crc(body, check)}
+        offset = line_end
+    part.torn_bytes = end - good_until
+    part.position.offset = start.offset + good_until
+    part.position.check = check
+    part.position.count = count
+    part.position.is_sealed = part.position.is_sealed or start.is_sealed
+    if part.position.is_sealed and part.torn_bytes:
+        part.damages.append(
+            Damage(path, part.position.offset, part.torn_bytes, "bytes behind the footer of a sealed journal")
+        )
+    return part
+
+
+def _stated_check(line: bytes) -> int | None:
+    """The check value that a line states about itself, or None when it does not look like a line."""
+    if not line.startswith(_HEAD) or line[14:16] != b'",':
+        return None
+    try:
+        return int(line[6:14], 16)
+    except ValueError:
+        return None
+
+
+def _check_footer(data: bytes, part: JournalPart, path: str) -> None:
+    """Compares a sealed journal with the SHA-256 in its footer: finds what a CRC may let pass."""
+    whole = data[: part.position.offset]
+    begin = whole.rfind(b"\n", 0, len(whole) - 1) + 1
+    footer = json.loads(whole[begin:])
+    if footer.get("k") == records.SEAL and hashlib.sha256(whole[:begin]).hexdigest() != footer.get("sha256"):
+        part.damages.append(Damage(path, 0, begin, "bytes that do not match the footer's SHA-256"))
+
+
+def list_journals(root: str) -> dict[str, str]:
+    """All journals of a store: stem `<host id>/<name>` -> suffix (open or sealed)."""
+    found: dict[str, str] = {}
+    top = os.path.join(root, "journals")
+    try:
+        hosts = [entry.name for entry in os.scandir(top) if entry.is_dir()]
+    except FileNotFoundError:
+        return found
+    for host in hosts:
+        try:
+            names = os.listdir(os.path.join(top, host))
+        except FileNotFoundError:
+            continue
+        for name in names:
+            if name.endswith(OPEN_SUFFIX):
+                # Both names at once can be seen for a moment around the renaming; the sealed one says more.
+                found.setdefault(f"{host}/{name[: -len(OPEN_SUFFIX)]}", OPEN_SUFFIX)
+            elif name.endswith(SEALED_SUFFIX):
+                found[f"{host}/{name[: -len(SEALED_SUFFIX)]}"] = SEALED_SUFFIX
+    return found

@@ -1,0 +1,171 @@
+"""Paths for models: a blob under its user's file name, a tree as it is, an archive unpacked once.
+
+Nothing is copied where the file system has hard links; see `store/README.md`, section "Names".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from . import digest as digests
+from . import files
+from .errors import MissingObject
+from .objects import NO_LINK, Objects, TemporaryFolder, copy_in, corrupt, missing
+from .tree import Trees
+from .verified import VerifiedCache, signature_of
+
+_ARCHIVE_ENDS = (".tar.gz", ".tgz", ".tar", ".zip")
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
+_WINDOWS_NAMES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+
+
+def safe_name(name: str) -> str:
+    """A file name for the user's word: the same, unless some file system would stumble over it.
+
+    The only place where a user's word reaches a path.
+    """
+    name = _UNSAFE.sub("_", name.encode("utf-8", "replace").decode("utf-8"))
+    if name.strip(" .") == "":
+        name = "_" + name.strip(" .")
+    if name[-1] in " .":
+        name = name[:-1] + "_"
+    if _WINDOWS_NAMES.fullmatch(name):
+        name = "_" + name
+    # 255 bytes is the limit of common file systems; the end is kept, because frameworks look at it.
+    while len(name.encode("utf-8")) > 200:
+        name = name[1:]
+    return name
+
+
+def is_archive(name: str) -> bool:
+    """Whether Verta would unpack a file of this name: zip, tar, tgz and tar.gz."""
+    return name.lower().endswith(_ARCHIVE_ENDS)
+
+
+class Materializer:
+    """Gives blobs and trees of one store the paths that a model opens."""
+
+    def __init__(
+        self, root: str, objects: Objects, trees: Trees, temporary: TemporaryFolder, verified: VerifiedCache
+    ) -> None:
+        self._root = root
+        self._top = os.path.join(root, "names")
+        self._objects = objects
+        self._trees = trees
+        self._temporary = temporary
+        self._verified = verified
+
+    def path_of(self, kind: str, digest: str, name: str) -> str:
+        """The read-only path of a blob or tree; no work per file, no copy where links exist.
+
+        Raises:
+            MissingObject: the store does not hold it.
+        """
+        if kind == "tree":
+            if not self._trees.has(digest):
+                raise missing(digest, self._root)
+            return self._trees.path(digest)
+        target = os.path.join(self._top, digests.shard(digest), safe_name(name))
+        if os.path.exists(target):
+            return target
+        source = self._objects.path(digest)
+        if not os.path.exists(source):
+            raise missing(digest, self._root)
+        self._make(source, target, digest)
+        return target
+
+    def unpacked_path_of(self, digest: str, name: str) -> str:
+        """The folder with what an archive holds, unpacked once: `model.tar.gz` -> `.../model`.
+
+        Raises:
+            BadContent: not an archive, or one that leads out of its folder, holds links or devices, or is a bomb.
+        """
+        stem = name
+        for end in _ARCHIVE_ENDS:
+            if name.lower().endswith(end):
+                stem = name[: -len(end)]
+                break
+        target = os.path.join(self._top, digests.shard(digest), safe_name((stem or "archive") + ".dir"))
+        if os.path.isdir(target):
+            return target
+        source = self._objects.path(digest)
+        if not os.path.exists(source):
+            raise missing(digest, self._root)
+        from . import archive  # noqa: PLC0415 - start-up time: zipfile and tarfile cost 20 ms
+
+        temporary = self._temporary.new_name()
+        with files.writing("an unpacked archive", temporary):
+            os.mkdir(temporary)
+        try:
+            archive.unpack(source, temporary, name)
+            with files.writing("an unpacked archive", target):
+                files.make_folder(os.path.dirname(target), self._root)
+                files.publish(temporary, target)
+        finally:
+            files.remove_folder(temporary)
+        return target
+
+    def check(self, kind: str, digest: str) -> None:
+        """Returns when every byte is known to be whole: from the cache of this host, or by reading it all.
+
+        Raises:
+            MissingObject, CorruptObject
+        """
+        if kind == "blob":
+            path = self._objects.path(digest)
+            self._check_paths(path, [(path, digest)], digest)
+            return
+        top = self._trees.path(digest)
+        if not self._trees.has(digest):
+            raise missing(digest, self._root)
+        entries = [entry for entry in self._trees.entries(digest) if not entry.is_folder]
+        self._check_paths(top, [(os.path.join(top, *e.path.split("/")), e.digest) for e in entries], digest)
+
+    def remember(self, kind: str, digest: str) -> None:
+        """Notes what this process itself just wrote and hashed as whole."""
+        if kind == "blob":
+            path = self._objects.path(digest)
+            self._verified.remember(path, signature_of([path]))
+        else:
+            top = self._trees.path(digest)
+            entries = [entry for entry in self._trees.entries(digest) if not entry.is_folder]
+            self._verified.remember(top, signature_of(os.path.join(top, *e.path.split("/")) for e in entries))
+
+    def _check_paths(self, top: str, parts: list[tuple[str, str]], digest: str) -> None:
+        try:
+            signature = signature_of(path for path, _ in parts)
+            if self._verified.knows(top, signature):
+                return
+            for path, expected in parts:
+                found, _ = digests.digest_of_file(path)
+                if found != expected:
+                    raise corrupt(expected, path)
+            if signature_of(path for path, _ in parts) == signature:
+                self._verified.remember(top, signature)
+        except FileNotFoundError as error:
+            if isinstance(error, MissingObject):
+                raise
+            raise missing(digest, self._root) from error
+
+    def _make(self, source: str, target: str, digest: str) -> None:
+        was_known = self._verified.knows(source, signature_of([source]))
+        with files.writing("an artifact's name", target):
+            files.make_folder(os.path.dirname(target), self._root)
+            try:
+                os.link(source, target)
+            except FileExistsError:
+                return
+            except OSError as error:
+                if error.errno not in NO_LINK:
+                    raise
+                temporary = self._temporary.new_name()
+                copied, _ = copy_in(source, temporary)
+                if copied != digest:
+                    files.remove_file(temporary)
+                    raise corrupt(digest, source) from None
+                files.publish(temporary, target)
+                return
+        if was_known:
+            # The link itself moved the ctime; without this the next deployment would hash the file again.
+            self._verified.remember(source, signature_of([source]))

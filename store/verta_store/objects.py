@@ -1,0 +1,332 @@
+"""Blobs: immutable bytes named by their digest, hashed from our own copy.
+
+The layout is in `store/README.md`, section "Objects".
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import digest as digests
+from . import files, ids
+from .errors import BadContent, CorruptObject, MissingObject
+
+# Below this a file is read at once; above it the kernel copies while a second thread hashes what was copied.
+_COPY_BYTES = 1 << 20
+_CHUNK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Ref:
+    """What a stored blob or tree is called. `size_bytes` of a tree is the sum of its files."""
+
+    kind: str  # "blob" or "tree"
+    digest: str
+    size_bytes: int
+    file_count: int = 1
+
+
+class TemporaryFolder:
+    """This process's own folder in `tmp/`, made on first use and removed at the end."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._path = ""
+        self._lock = threading.Lock()
+
+    def path(self) -> str:
+        """The folder, existing."""
+        with self._lock:
+            if not self._path:
+                top = os.path.join(self._root, "tmp")
+                path = os.path.join(top, f"{ids.host_id()}-{os.getpid()}-{ids.random_hex(8)}")
+                with files.writing("a temporary folder", top):
+                    os.makedirs(top, exist_ok=True)
+                    os.mkdir(path)
+                self._path = path
+            return self._path
+
+    def new_name(self) -> str:
+        """A path in the folder that nothing else uses."""
+        return os.path.join(self.path(), ids.random_hex(16))
+
+    def close(self) -> None:
+        """Removes the folder with what is left in it."""
+        if self._path:
+            files.remove_folder(self._path)
+            self._path = ""
+
+    def forget_after_fork(self) -> None:
+        """In the child of a fork: the folder is the parent's."""
+        self._lock = threading.Lock()
+        self._path = ""
+
+
+class Objects:
+    """The blobs of one store."""
+
+    def __init__(self, root: str, temporary: TemporaryFolder) -> None:
+        self._root = root
+        self._temporary = temporary
+        self._top = os.path.join(root, "objects")
+
+    def path(self, digest: str) -> str:
+        """Where a blob is, or would be."""
+        return os.path.join(self._top, digests.shard(digest))
+
+    def has(self, digest: str, size_bytes: int | None = None) -> bool:
+        """Whether the blob is there (with that size)."""
+        try:
+            found = os.stat(self.path(digest))
+        except FileNotFoundError:
+            return False
+        return size_bytes is None or found.st_size == size_bytes
+
+    def put_bytes(self, data: bytes) -> Ref:
+        """Stores bytes; durable when this returns."""
+        digest = digests.digest_of_bytes(data)
+        ref = Ref("blob", digest, len(data))
+        if self.has(digest, len(data)):
+            return ref
+        temporary = self._temporary.new_name()
+        with files.writing("an object", self._top):
+            descriptor = _create(temporary)
+            try:
+                files.write_all(descriptor, data)
+                _finish(descriptor, is_executable=False)
+            except BaseException:
+                os.close(descriptor)
+                files.remove_file(temporary)
+                raise
+            os.close(descriptor)
+            self._publish(temporary, digest, len(data))
+        return ref
+
+    def put_file(self, source: str) -> Ref:
+        """Stores a copy of a file; durable when this returns. What is hashed is the copy, never the source.
+
+        Raises:
+            FileNotFoundError, PermissionError: the source cannot be opened.
+            BadContent: the source is not a regular file.
+        """
+        temporary = self._temporary.new_name()
+        digest, size_bytes = copy_in(source, temporary)
+        with files.writing("an object", self._top):
+            self._publish(temporary, digest, size_bytes)
+        return Ref("blob", digest, size_bytes)
+
+    def _publish(self, temporary: str, digest: str, size_bytes: int) -> None:
+        target = self.path(digest)
+        folder = os.path.dirname(target)
+        try:
+            if os.path.lexists(target) and not self.has(digest, size_bytes):
+                # A damaged object of the wrong size: what we hold is what it should be.
+                os.replace(temporary, target)
+            else:
+                if not os.path.isdir(folder):
+                    files.make_folder(folder, self._root)
+                if not files.publish(temporary, target):
+                    return
+            files.sync_folder(folder)
+        except BaseException:
+            files.remove_file(temporary)
+            raise
+
+    def open_blob(self, digest: str) -> int:
+        """A descriptor for reading a blob.
+
+        Raises:
+            MissingObject: it is not there.
+        """
+        path = self.path(digest)
+        try:
+            return os.open(path, os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise missing(digest, self._root) from error
+
+    def read_verified(self, digest: str) -> bytes:
+        """A whole blob in memory; its hash was checked on these very bytes.
+
+        Raises:
+            MissingObject: it is not there.
+            CorruptObject: its bytes are not those that were stored.
+        """
+        descriptor = self.open_blob(digest)
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            data = file.read()
+        if digests.digest_of_bytes(data) != digest:
+            raise corrupt(digest, self.path(digest))
+        return data
+
+    def link_in(self, digest: str, source: str) -> bool:
+        """Makes `source`, a file of this store whose digest is known, an object too, by a hard link.
+
+        Returns:
+            False when an object of that digest exists already or the file system has no links.
+        """
+        target = self.path(digest)
+        folder = os.path.dirname(target)
+        if not os.path.isdir(folder):
+            files.make_folder(folder, self._root)
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, *NO_LINK):
+                return False
+            raise
+        return True
+
+
+# What a file system without hard links, or one that has enough of them, answers.
+NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.ENOSYS, errno.EACCES)
+
+
+def missing(digest: str, root: str) -> MissingObject:
+    """The error for a digest that the store does not hold."""
+    return MissingObject(
+        f"the store {root} has no object {digest}; "
+        "bring it back from a copy of the store, or log the artifact again with overwrite=True",
+        digest=digest,
+        path=root,
+    )
+
+
+def corrupt(digest: str, path: str) -> CorruptObject:
+    """The error for stored bytes that do not match their digest."""
+    return CorruptObject(
+        f"the stored file {path} is damaged: its bytes no longer match {digest}. "
+        "Bring it back from a copy of the store, or log the artifact again with overwrite=True",
+        digest=digest,
+        path=path,
+    )
+
+
+def copy_in(source: str, target: str, *, is_executable: bool = False, sync: bool = True) -> tuple[str, int]:
+    """Copies a regular file into the store's file system and hashes the copy. Returns (digest, size in bytes).
+
+    Raises:
+        FileNotFoundError, PermissionError: the source cannot be opened.
+        BadContent: the source is not a regular file (a device, FIFO or socket is not waited for).
+        StoreWriteError: the copy could not be written.
+    """
+    # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
+    flags = os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
+    reader = os.open(source, flags)
+    try:
+        status = os.fstat(reader)
+        if status.st_mode & 0o170000 != 0o100000:
+            raise BadContent(f"{source} is not a regular file or folder, so it cannot be logged", path=source)
+        with files.writing("an object", target):
+            writer = _create(target)
+        try:
+            if status.st_size <= _COPY_BYTES:
+                result = _copy_at_once(reader, writer)
+            else:
+                result = _copy_and_hash(reader, writer, target)
+            with files.writing("an object", target):
+                _finish(writer, is_executable=is_executable, sync=sync)
+        except BaseException:
+            os.close(writer)
+            files.remove_file(target)
+            raise
+        os.close(writer)
+    finally:
+        os.close(reader)
+    return result
+
+
+def _create(path: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | files.O_BINARY | files.O_CLOEXEC
+    return os.open(path, flags, 0o600)
+
+
+def _finish(descriptor: int, *, is_executable: bool, sync: bool = True) -> None:
+    if hasattr(os, "fchmod"):
+        try:
+            os.fchmod(descriptor, files.READ_ONLY_EXECUTABLE if is_executable else files.READ_ONLY)
+        except PermissionError:
+            pass  # a drive without modes; they are a courtesy, never evidence
+    if sync:
+        files.sync_file(descriptor)
+
+
+def _copy_at_once(reader: int, writer: int) -> tuple[str, int]:
+    state = hashlib.sha256()
+    size_bytes = 0
+    while data := os.read(reader, _COPY_BYTES + 1):
+        with files.writing("an object"):
+            files.write_all(writer, data)
+        state.update(data)
+        size_bytes += len(data)
+    return f"{digests.ALGORITHM}:{state.hexdigest()}", size_bytes
+
+
+def _copy_and_hash(reader: int, writer: int, target: str) -> tuple[str, int]:
+    """The kernel copies; a second thread hashes our copy a step behind, out of the page cache."""
+    ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    state = hashlib.sha256()
+    failures: list[BaseException] = []
+
+    def hash_behind() -> None:
+        try:
+            done = 0
+            buffer = bytearray(_COPY_BYTES)
+            view = memoryview(buffer)
+            twin = os.open(target, os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC)
+            try:
+                while (end := ends.get()) is not None:
+                    while done < end:
+                        count = os.preadv(twin, [view[: min(_COPY_BYTES, end - done)]], done)
+                        if not count:
+                            raise OSError(errno.EIO, "the copy is shorter than what was written to it")
+                        state.update(view[:count])
+                        done += count
+            finally:
+                os.close(twin)
+        except BaseException as error:
+            failures.append(error)
+
+    hasher = threading.Thread(target=hash_behind, daemon=True)
+    hasher.start()
+    size_bytes = 0
+    copy = _kernel_copy()
+    try:
+        with files.writing("an object", target):
+            while True:
+                try:
+                    count = copy(reader, writer, size_bytes)
+                except OSError as error:
+                    if copy is _copy_by_reading or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                        raise
+                    copy = _copy_by_reading  # another device, or a file system that cannot
+                    continue
+                if not count:
+                    break
+                size_bytes += count
+                ends.put(size_bytes)
+    finally:
+        ends.put(None)
+        hasher.join()
+    if failures:
+        raise failures[0]
+    return f"{digests.ALGORITHM}:{state.hexdigest()}", size_bytes
+
+
+def _kernel_copy() -> Callable[[int, int, int], int]:
+    if hasattr(os, "copy_file_range"):
+        return lambda reader, writer, at: os.copy_file_range(reader, writer, _CHUNK_BYTES, at, at)
+    return _copy_by_reading
+
+
+def _copy_by_reading(reader: int, writer: int, at: int) -> int:
+    os.lseek(reader, at, os.SEEK_SET)
+    data = os.read(reader, _CHUNK_BYTES)
+    os.lseek(writer, at, os.SEEK_SET)
+    files.write_all(writer, data)
+    return len(data)

@@ -1,0 +1,499 @@
+"""The one door to a store: open or create it, put objects, append records, ask the index.
+
+The format is in `store/README.md`. Everything above the engine uses this room and no other below it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+import signal
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from . import files, ids, records
+from .errors import BadRecord, KeyTaken, StoreFormatError, StoreNotFound, UnknownEntity
+from .index import Conflict, EntityRow, Index
+from .journal import JournalWriter
+from .materialize import Materializer, is_archive
+from .objects import Objects, Ref, TemporaryFolder
+from .query import Query
+from .series import Point
+from .tree import Trees
+from .verified import VerifiedCache
+
+STORE_FILE = "store.json"
+FOLDERS = ("objects", "trees", "names", "journals", "claims", "leases", "tmp", "trash")
+
+_UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
+
+
+class Store:
+    """One store, as this process uses it. Made by `open_store`; all methods may be called from any thread."""
+
+    def __init__(self, root: str, description: Mapping[str, Any], cache_dir: str, durability: str) -> None:
+        self.root = root
+        self.id: str = description["store_id"]
+        self.durability = durability
+        self.cache_dir = cache_dir
+        self.was_created = False
+        capabilities = description.get("capabilities", {})
+        folder = os.path.join(cache_dir, "stores", self.id)
+        self._clock = ids.HybridClock()
+        self._journal = JournalWriter(root, self.id, self._clock, full_durability=durability == "full")
+        self._temporary = TemporaryFolder(root)
+        self._objects = Objects(root, self._temporary)
+        self._trees = Trees(
+            root,
+            self._objects,
+            self._temporary,
+            is_case_sensitive=bool(capabilities.get("case_sensitive", True)),
+        )
+        self._verified = VerifiedCache(os.path.join(folder, "verified.sqlite"))
+        self._materializer = Materializer(root, self._objects, self._trees, self._temporary, self._verified)
+        self._index = Index(root, self.id, os.path.join(folder, "index.sqlite"))
+        # (entity, section) -> key -> record time: what this process knows to be logged, so that a log call needs no
+        # query. Forgotten at each refresh that brought something of another writer.
+        self._known: dict[tuple[str, str], dict[str, int]] = {}
+        self._epochs: dict[tuple[str, str], int] = {}
+        # Entities that this process created: nothing can have been logged to them before.
+        self._created: set[str] = set()
+        self._lock = threading.RLock()
+
+    # -- objects ---------------------------------------------------------------------------------------------------
+
+    def put_bytes(self, data: bytes) -> Ref:
+        """Stores bytes as a blob; durable when this returns."""
+        ref = self._objects.put_bytes(data)
+        self._materializer.remember(ref.kind, ref.digest)
+        return ref
+
+    def put_file(self, path: str | os.PathLike[str]) -> Ref:
+        """Stores a copy of a file as a blob; durable when this returns.
+
+        Raises:
+            FileNotFoundError, PermissionError: the file cannot be opened.
+            BadContent: it is not a regular file.
+            StoreWriteError: the store's drive refused; nothing is half there.
+        """
+        ref = self._objects.put_file(os.fspath(path))
+        self._materializer.remember(ref.kind, ref.digest)
+        return ref
+
+    def put_tree(self, path: str | os.PathLike[str]) -> Ref:
+        """Stores a copy of a folder as a tree; durable when this returns.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError, PermissionError: the folder cannot be read.
+            BadContent: something in it cannot be stored; the message names it.
+            StoreWriteError: the store's drive refused; nothing is half there.
+        """
+        ref = self._trees.put_tree(os.fspath(path))
+        self._materializer.remember(ref.kind, ref.digest)
+        return ref
+
+    def path_of(self, kind: str, digest: str, name: str) -> str:
+        """The read-only path of a blob (under `name`, made safe) or tree, straight in the store.
+
+        Raises:
+            MissingObject: the store does not hold it.
+        """
+        return self._materializer.path_of(kind, digest, name)
+
+    def unpacked_path_of(self, digest: str, name: str) -> str:
+        """The folder that an archive was unpacked to, once. Raises MissingObject, BadContent."""
+        return self._materializer.unpacked_path_of(digest, name)
+
+    def read_verified(self, digest: str) -> bytes:
+        """A whole blob in memory, its hash checked on these bytes. Raises MissingObject, CorruptObject."""
+        return self._objects.read_verified(digest)
+
+    def check(self, kind: str, digest: str) -> None:
+        """Returns when every byte is known to be whole, by this host's memory of an earlier check or by reading.
+
+        Raises:
+            MissingObject, CorruptObject
+        """
+        self._materializer.check(kind, digest)
+
+    # -- records ---------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        kind: str,
+        parent: str | None,
+        name: str,
+        *,
+        is_fresh_name: bool = False,
+        at_ms: int | None = None,
+    ) -> EntityRow:
+        """The entity of this kind, parent and name: the existing one, or a new one.
+
+        With `is_fresh_name` (a name with randomness in it) nothing is looked up. `at_ms` is the creation time.
+        """
+        generation = 0
+        entity = ids.entity_id(kind, parent, name, generation)
+        if not is_fresh_name:
+            found = self.named(kind, parent, name)
+            if found is not None:
+                return found
+            # The id may belong to an entity that was deleted or renamed: the next generation is a new one.
+            while self._index.is_used(entity):
+                generation += 1
+                entity = ids.entity_id(kind, parent, name, generation)
+        at_ms = ids.now_ms() if at_ms is None else at_ms
+        fields: dict[str, Any] = {"type": kind, "parent": parent, "name": name, "at": at_ms}
+        if generation:
+            fields["gen"] = generation
+        time = self._append(records.ENTITY, entity, fields)
+        with self._lock:
+            self._created.add(entity)
+            for section in (records.HYPERPARAMETERS, records.METRICS, records.ATTRIBUTES, records.ARTIFACTS):
+                self._known[entity, section] = {}
+        return EntityRow(entity, kind, parent, name, generation, at_ms, ids.milliseconds(time))
+
+    def put(self, entity: str, section: str, values: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        """Logs values of one section in one record: all or none.
+
+        Raises:
+            KeyTaken: a key is there already and `overwrite` is False.
+            BadRecord, StoreWriteError: nothing was logged.
+        """
+        if not values:
+            return
+        known = self._known.get((entity, section))
+        if known is None:
+            known = self._load_known(entity, section)
+        fields: dict[str, Any] = {"s": section, "v": values}
+        if overwrite:
+            fields["o"] = max((known.get(key, 0) for key in values), default=0)
+        else:
+            for key in values:
+                if key in known:
+                    raise KeyTaken(
+                        f"{key!r} already exists in the {section} of {entity}; consider setting overwrite=True",
+                        key=key,
+                    )
+        time = self._append(records.PUT, entity, fields)
+        for key in values:
+            known[key] = time
+
+    def drop(self, entity: str, section: str, keys: Sequence[str]) -> None:
+        """Takes keys out of a section; what was logged stays in the journals."""
+        self._append(records.DROP, entity, {"s": section, "v": list(keys)})
+        known = self._known.get((entity, section), {})
+        for key in keys:
+            known.pop(key, None)
+
+    def add_points(
+        self, entity: str, key: str, points: Sequence[tuple[Any, int, int]], *, overwrite: bool = False
+    ) -> None:
+        """Appends observations (value, time stamp in ms, epoch) in one record; overwrite starts the series anew."""
+        fields: dict[str, Any] = {"key": key, "v": points}
+        if overwrite:
+            fields["o"] = 0
+        self._append(records.POINTS, entity, fields)
+        newest = max(epoch for _, _, epoch in points)
+        self._epochs[entity, key] = newest if overwrite else max(newest, self._epochs.get((entity, key), -1))
+
+    def newest_epoch(self, entity: str, key: str) -> int:
+        """The highest epoch of a series, -1 for an empty one."""
+        found = self._epochs.get((entity, key))
+        if found is None:
+            found = -1
+            if entity not in self._created:
+                found = max((point.epoch for point in self.points(entity, key)), default=-1)
+            self._epochs[entity, key] = found
+        return found
+
+    def add_tags(self, entity: str, tags: Sequence[str]) -> None:
+        """Adds tags; one that is there already stays where it is."""
+        if tags:
+            self._append(records.TAG, entity, {"v": list(tags)})
+
+    def remove_tags(self, entity: str, tags: Sequence[str]) -> None:
+        """Takes tags off."""
+        if tags:
+            self._append(records.UNTAG, entity, {"v": list(tags)})
+
+    def delete(self, entity: str) -> None:
+        """Deletes an entity and what lies below it; a later one of the same name is a new entity. Durable."""
+        self._append(records.DELETE, entity, {})
+        self.flush()
+        with self._lock:
+            self._known.clear()
+            self._epochs.clear()
+            self._created.clear()
+
+    def flush(self) -> None:
+        """Returns when everything logged so far survives a power cut. Raises StoreWriteError."""
+        self._journal.flush()
+
+    def seal(self) -> None:
+        """Ends this process's journal with its footer, durable; a later record opens a new one."""
+        self._journal.seal()
+
+    def close(self) -> None:
+        """Seals the journal and lets go of files. The store may be used again afterwards."""
+        self._journal.seal()
+        self._temporary.close()
+        self._index.close()
+        self._verified.close()
+
+    def _append(self, kind: str, entity: str, fields: Mapping[str, Any]) -> int:
+        if not _UUID.fullmatch(entity):
+            raise BadRecord(f"an entity's id is a UUID, not {entity!r}")
+        return self._journal.append(kind, entity, fields)
+
+    def _load_known(self, entity: str, section: str) -> dict[str, int]:
+        self.refresh()
+        with self._lock:
+            return self._known.setdefault((entity, section), self._index.key_times(entity, section))
+
+    # -- the index -------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Takes in what other processes, and this one, have logged."""
+        if self._index.refresh():
+            self._clock.observe(self._index.newest_time)
+            with self._lock:
+                self._known.clear()
+                self._epochs.clear()
+                self._created.clear()
+
+    def entity(self, entity_id: str) -> EntityRow:
+        """An entity by id.
+
+        Raises:
+            UnknownEntity: no journal mentions it, or it is deleted.
+        """
+        self.refresh()
+        found = self._index.entity(entity_id)
+        if found is None:
+            raise UnknownEntity(
+                f"the store {self.root} has no entity with the id {entity_id!r}", key=entity_id
+            )
+        return found
+
+    def named(self, kind: str, parent: str | None, name: str) -> EntityRow | None:
+        """The living entity of that kind, parent and name, or None."""
+        self.refresh()
+        return self._index.named(kind, parent, name)
+
+    def find(self, query: Query, limit: int | None = None, offset: int = 0) -> list[EntityRow]:
+        """The entities of a query, in its order."""
+        self.refresh()
+        return self._index.find(query, limit, offset)
+
+    def count(self, query: Query) -> int:
+        """How many entities a query has."""
+        self.refresh()
+        return self._index.count(query)
+
+    def values(self, entity: str, section: str) -> dict[str, Any]:
+        """Key -> value of a section, in the order of logging."""
+        self.refresh()
+        return self._index.values(entity, section)
+
+    def values_of_many(self, entities: Sequence[str]) -> Iterator[tuple[str, str, str, Any]]:
+        """(entity, section, key, value) of many entities."""
+        self.refresh()
+        return self._index.values_of_many(entities)
+
+    def points(self, entity: str, key: str) -> list[Point]:
+        """The observations of a key, in the order of logging."""
+        self.refresh()
+        return self._index.points(entity, key)
+
+    def point_keys(self, entity: str) -> list[str]:
+        """The keys that have observations."""
+        self.refresh()
+        return self._index.point_keys(entity)
+
+    def tags(self, entity: str) -> list[str]:
+        """The tags of an entity, in the order of logging."""
+        self.refresh()
+        return self._index.tags(entity)
+
+    def conflicts(self) -> list[Conflict]:
+        """What lost against another writer's value."""
+        self.refresh()
+        return self._index.conflicts()
+
+    def select(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a SELECT over the index."""
+        self.refresh()
+        return self._index.run(sql, parameters)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._journal.forget_after_fork()
+        self._temporary.forget_after_fork()
+        self._index.forget_after_fork()
+
+
+# One Store a folder and process, so that all users of it in a process share one journal and one picture of the keys.
+_open_stores: dict[str, Store] = {}
+_open_lock = threading.Lock()
+
+
+def open_store(
+    root: str | os.PathLike[str],
+    cache_dir: str | os.PathLike[str],
+    *,
+    create: bool = False,
+    durability: str = "normal",
+) -> Store:
+    """The store in a folder; the same object for every call of this process.
+
+    Args:
+        root: the folder that holds `store.json`.
+        cache_dir: a folder on a local disk for what can be rebuilt.
+        create: make the store when there is none.
+        durability: "normal" (a power cut loses at most the last second) or "full" (nothing).
+
+    Raises:
+        StoreNotFound: no store there, and `create` is False.
+        StoreFormatError: made by a newer version, or no store.
+        StoreWriteError: the folder cannot be written.
+        ValueError: another durability.
+    """
+    if durability not in ("normal", "full"):
+        raise ValueError(f"durability is 'normal' or 'full', not {durability!r}")
+    path = os.path.realpath(root)
+    with _open_lock:
+        store = _open_stores.get(path)
+        if store is not None and os.path.exists(os.path.join(path, STORE_FILE)):
+            return store
+        was_created = False
+        if not os.path.exists(os.path.join(path, STORE_FILE)):
+            if not create:
+                raise StoreNotFound(f"there is no store in {path}; make one with Client({path!r})", path=path)
+            was_created = _create(path)
+        store = Store(path, read_description(path), os.fspath(cache_dir), durability)
+        store.was_created = was_created
+        _open_stores[path] = store
+        _install_hooks()
+        return store
+
+
+def read_description(root: str) -> dict[str, Any]:
+    """What `store.json` says.
+
+    Raises:
+        StoreFormatError: it cannot be read, or is of a newer format.
+    """
+    path = os.path.join(root, STORE_FILE)
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        version = found["format"]
+        if not _UUID.fullmatch(found["store_id"]) or not isinstance(version, int):
+            raise ValueError("no store id")
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreFormatError(
+            f"{path} is not the description of a store ({error}); bring it back from a copy of the store",
+            path=path,
+        ) from error
+    if version > records.FORMAT:
+        raise StoreFormatError(
+            f"the store {root} has format {version}, this version of verta_local reads up to {records.FORMAT}; "
+            "upgrade it with: pip install --upgrade verta_local",
+            path=path,
+        )
+    return dict(found)
+
+
+def _create(root: str) -> bool:
+    with files.writing("a new store", root):
+        os.makedirs(root, exist_ok=True)
+        foreign = [name for name in os.listdir(root) if name not in FOLDERS and not name.startswith(".")]
+        if foreign:
+            raise StoreFormatError(
+                f"{root} holds other files ({', '.join(sorted(foreign)[:3])}) and no store; "
+                "name an empty or a new folder",
+                path=root,
+            )
+        for name in FOLDERS:
+            os.makedirs(os.path.join(root, name), exist_ok=True)
+        description = {
+            "format": records.FORMAT,
+            "store_id": str(uuid.uuid4()),
+            "created_ms": ids.now_ms(),
+            "sharing": "user",
+            "capabilities": _probe(root),
+        }
+        data = json.dumps(description, indent=2).encode("ascii") + b"\n"
+        draft = os.path.join(root, "tmp", ids.random_hex(16))
+        was_created = files.create_exclusive(os.path.join(root, STORE_FILE), data, draft)
+        files.sync_folder(root)
+        return was_created
+
+
+def _probe(root: str) -> dict[str, bool]:
+    """What the file system under a store can do, tried out."""
+    base = os.path.join(root, "tmp", f"probe-{ids.random_hex(8)}")
+    with open(base, "xb"):
+        pass
+    found = {"case_sensitive": not os.path.exists(os.path.join(root, "tmp", os.path.basename(base).upper()))}
+    for name, attempt in (("hard_links", os.link), ("symlinks", os.symlink)):
+        try:
+            attempt(base, base + name)
+            found[name] = True
+            os.unlink(base + name)
+        except OSError:
+            found[name] = False
+    try:
+        os.chmod(base, 0o444)
+        found["modes"] = os.stat(base).st_mode & 0o777 == 0o444
+    except OSError:
+        found["modes"] = False
+    files.remove_file(base)
+    return found
+
+
+def close_all() -> None:
+    """Seals the journals of every store that this process has open; runs at the end of the process by itself."""
+    for store in list(_open_stores.values()):
+        store.close()
+
+
+_has_hooks = False
+
+
+def _install_hooks() -> None:
+    global _has_hooks
+    if _has_hooks:
+        return
+    _has_hooks = True
+    atexit.register(close_all)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork_in_child)
+    # SIGTERM ends Python without `atexit`. Only where nobody else has taken the signal, and only from the main
+    # thread, where Python allows it.
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, _seal_and_die)
+
+
+def _seal_and_die(number: int, frame: object) -> None:
+    for store in list(_open_stores.values()):
+        store.seal()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _after_fork_in_child() -> None:
+    global _open_lock
+    _open_lock = threading.Lock()
+    for store in _open_stores.values():
+        store._after_fork()
+
+
+__all__ = ["Conflict", "KeyTaken", "Store", "close_all", "is_archive", "open_store", "read_description"]

@@ -1,0 +1,296 @@
+"""Trees: a logged folder, kept as the real folder that it will be served as, beside its manifest.
+
+The manifest is the hashed object: its format is in `store/README.md`, section "Trees".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import digest as digests
+from . import files
+from .errors import BadContent
+from .objects import Objects, Ref, TemporaryFolder, copy_in, corrupt, missing
+
+# From this size on a file in a tree is a hard link to a blob, so that the shards of checkpoints are stored once.
+LINK_FROM_BYTES = 64 * 1024
+
+# Up to this many files each is synced by itself; above it one barrier for the file system is cheaper (objects.md).
+_SYNC_EACH_UP_TO = 8
+
+_HEADER = "verta_local tree 1"
+_WINDOWS_NAMES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in "123456789")}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a manifest. A folder has no digest and size 0."""
+
+    path: str  # relative, with `/`
+    is_folder: bool
+    is_executable: bool = False
+    size_bytes: int = 0
+    digest: str = ""
+
+    def line(self) -> str:
+        """The manifest's line: `kind mode size digest path`, the path as JSON text."""
+        kind = "dir" if self.is_folder else "file"
+        mode = "x" if self.is_executable else "-"
+        return f"{kind} {mode} {self.size_bytes} {self.digest or '-'} {json.dumps(self.path)}"
+
+
+def write_manifest(entries: list[Entry]) -> bytes:
+    """The canonical bytes of a manifest: sorted by the NFC form of the path, one line an entry."""
+    ordered = sorted(entries, key=lambda entry: (_sort_key(entry.path), entry.path))
+    return "".join(f"{line}\n" for line in (_HEADER, *(entry.line() for entry in ordered))).encode("ascii")
+
+
+def read_manifest(data: bytes) -> list[Entry]:
+    """The entries of a manifest whose bytes were checked against its digest."""
+    lines = data.decode("ascii").splitlines()
+    if not lines or lines[0] != _HEADER:
+        raise ValueError(f"a manifest begins with '{_HEADER}'")
+    entries = []
+    for line in lines[1:]:
+        kind, mode, size, digest, path = line.split(" ", 4)
+        name = json.loads(path)
+        entries.append(Entry(name, kind == "dir", mode == "x", int(size), "" if digest == "-" else digest))
+    return entries
+
+
+def _sort_key(path: str) -> bytes:
+    return unicodedata.normalize("NFC", path).encode("utf-8", "surrogatepass")
+
+
+class Trees:
+    """The trees of one store."""
+
+    def __init__(
+        self, root: str, objects: Objects, temporary: TemporaryFolder, *, is_case_sensitive: bool = True
+    ) -> None:
+        self._root = root
+        self._top = os.path.join(root, "trees")
+        self._objects = objects
+        self._temporary = temporary
+        self._is_case_sensitive = is_case_sensitive
+
+    def path(self, digest: str) -> str:
+        """Where a tree's folder is, or would be."""
+        return os.path.join(self._top, digests.shard(digest))
+
+    def manifest_path(self, digest: str) -> str:
+        """Where a tree's manifest is, or would be."""
+        return self.path(digest) + ".manifest"
+
+    def has(self, digest: str) -> bool:
+        """Whether the tree is there, folder and manifest."""
+        return os.path.isdir(self.path(digest)) and os.path.isfile(self.manifest_path(digest))
+
+    def put_tree(self, source: str) -> Ref:
+        """Stores a copy of a folder, empty sub-folders too; durable when this returns.
+
+        Links inside the folder are followed; one that leads out of it, dangles or loops is refused, as is a
+        device, FIFO or socket.
+
+        Raises:
+            BadContent: something in the folder cannot be stored; the message names it.
+            StoreWriteError: the file system refused; nothing is left behind.
+        """
+        found = list(_walk(source))
+        self._check_names(source, [path for path, _, _ in found])
+        temporary = self._temporary.new_name()
+        with files.writing("a folder", temporary):
+            os.mkdir(temporary)
+        try:
+            entries = self._copy(found, temporary)
+            return self._publish(entries, temporary)
+        except BaseException:
+            files.remove_folder(temporary)
+            raise
+
+    def _copy(self, found: list[tuple[str, str, bool]], temporary: str) -> list[Entry]:
+        entries = []
+        sync_each = sum(not is_folder for _, _, is_folder in found) <= _SYNC_EACH_UP_TO
+        for path, origin, is_folder in found:
+            target = os.path.join(temporary, *path.split("/"))
+            if is_folder:
+                with files.writing("a folder", target):
+                    os.mkdir(target)
+                entries.append(Entry(path, True))
+                continue
+            is_executable = bool(os.stat(origin).st_mode & stat.S_IXUSR)
+            digest, size_bytes = copy_in(origin, target, is_executable=is_executable, sync=sync_each)
+            if size_bytes >= LINK_FROM_BYTES and not is_executable:
+                with files.writing("an object", target):
+                    self._share(digest, size_bytes, target)
+            entries.append(Entry(path, False, is_executable, size_bytes, digest))
+        with files.writing("a folder", temporary):
+            if not sync_each:
+                _sync_all(temporary, entries)
+            for folder in (temporary, *(os.path.join(temporary, e.path) for e in entries if e.is_folder)):
+                files.sync_folder(folder)
+        return entries
+
+    def _share(self, digest: str, size_bytes: int, target: str) -> None:
+        """Makes a large file and the blob of the same bytes one file on the disk, where links exist."""
+        if self._objects.has(digest, size_bytes):
+            twin = target + ".link"
+            try:
+                os.link(self._objects.path(digest), twin)
+            except OSError:
+                return  # stored twice, which is only a cost
+            os.replace(twin, target)
+        else:
+            self._objects.link_in(digest, target)
+
+    def _publish(self, entries: list[Entry], temporary: str) -> Ref:
+        manifest = write_manifest(entries)
+        digest = digests.digest_of_bytes(manifest)
+        size_bytes = sum(entry.size_bytes for entry in entries)
+        ref = Ref("tree", digest, size_bytes, sum(not entry.is_folder for entry in entries))
+        target = self.path(digest)
+        folder = os.path.dirname(target)
+        with files.writing("a folder", target):
+            if not os.path.isdir(folder):
+                files.make_folder(folder, self._root)
+            # The manifest first: a folder without one would be garbage that looks like a tree.
+            if not os.path.isfile(self.manifest_path(digest)):
+                draft = self._temporary.new_name()
+                descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY, 0o600)
+                try:
+                    files.write_all(descriptor, manifest)
+                    os.chmod(draft, files.READ_ONLY)
+                    files.sync_file(descriptor)
+                finally:
+                    os.close(descriptor)
+                files.publish(draft, self.manifest_path(digest))
+            if os.path.isdir(target) or not files.publish(temporary, target):
+                files.remove_folder(temporary)
+            files.sync_folder(folder)
+            for shard in {os.path.dirname(self._objects.path(e.digest)) for e in entries if e.digest}:
+                if os.path.isdir(shard):
+                    files.sync_folder(shard)
+        return ref
+
+    def entries(self, digest: str) -> list[Entry]:
+        """The verified manifest of a tree.
+
+        Raises:
+            MissingObject, CorruptObject
+        """
+        path = self.manifest_path(digest)
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError as error:
+            raise missing(digest, self._root) from error
+        if digests.digest_of_bytes(data) != digest:
+            raise corrupt(digest, path)
+        return read_manifest(data)
+
+    def _check_names(self, source: str, paths: list[str]) -> None:
+        """Refuses names that no store can hold, and warns of those that another system cannot."""
+        seen: dict[str, str] = {}
+        for path in paths:
+            name = path.rsplit("/", 1)[-1]
+            try:
+                path.encode("utf-8")
+            except UnicodeEncodeError:
+                raise BadContent(
+                    f"the name {path!r} in {source} is not valid Unicode, so it cannot be logged; rename it",
+                    path=source,
+                ) from None
+            folded = unicodedata.normalize("NFC", path).casefold()
+            twin = seen.setdefault(folded, path)
+            problem = ""
+            if twin != path:
+                problem = f"{twin!r} and {path!r} differ only in case or accents"
+            elif (
+                name.split(".")[0].lower() in _WINDOWS_NAMES
+                or name[-1:] in (".", " ")
+                or any(character in '<>:"\\|?*' or character < " " for character in name)
+            ):
+                problem = f"{path!r} is not a legal name on Windows"
+            if not problem:
+                continue
+            if not self._is_case_sensitive:
+                raise BadContent(
+                    f"{problem} (in {source}): this store's drive cannot hold it; rename it", path=source
+                )
+            warnings.warn(
+                f"{problem} (in {source}): it is stored, but cannot be copied to every system",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def _walk(source: str) -> Iterator[tuple[str, str, bool]]:
+    """Yields (relative path, real path, is a folder) for everything below a folder, parents first."""
+    root = os.path.realpath(source)
+
+    def descend(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[str, str, bool]]:
+        with os.scandir(folder) as listing:
+            children = sorted(listing, key=lambda child: child.name)
+        for child in children:
+            path = prefix + child.name
+            origin = child.path
+            if child.is_symlink():
+                origin = _follow(child.path, root)
+            mode = os.stat(origin, follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                real = os.path.realpath(origin)
+                if real in above:
+                    raise BadContent(
+                        f"{child.path} is a link that leads back into itself; remove it", path=child.path
+                    )
+                yield path, origin, True
+                yield from descend(origin, path + "/", (*above, real))
+            elif stat.S_ISREG(mode):
+                yield path, origin, False
+            else:
+                raise BadContent(
+                    f"{child.path} is a device, FIFO or socket and cannot be logged; remove it from the folder",
+                    path=child.path,
+                )
+
+    yield from descend(root, "", (root,))
+
+
+def _follow(link: str, root: str) -> str:
+    try:
+        target = os.path.realpath(link, strict=True)
+    except OSError as error:
+        raise BadContent(
+            f"{link} is a link that leads nowhere; remove it or log its target", path=link
+        ) from error
+    if target != root and not target.startswith(root + os.sep):
+        raise BadContent(
+            f"{link} is a link out of the folder being logged; replace it by a copy of what it points to",
+            path=link,
+        )
+    return target
+
+
+def _sync_all(top: str, entries: list[Entry]) -> None:
+    """Makes many new files durable: starts write-back of all, then waits for each."""
+    paths = [os.path.join(top, entry.path) for entry in entries if not entry.is_folder]
+    if hasattr(os, "posix_fadvise"):
+        # POSIX_FADV_DONTNEED starts the write-back of dirty pages on Linux, so that the waits below overlap.
+        for path in paths:
+            descriptor = os.open(path, os.O_RDONLY | files.O_CLOEXEC)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC)
+        try:
+            files.sync_file(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,70 @@
+"""A memory, per user and host, of which stored files were read and found whole: so that a gigabyte is hashed once.
+
+A file is trusted when its size, mtime, ctime and inode are those at the time of the check; its mode never counts.
+This is a cache: it may be deleted at any time, and then everything is hashed once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterable
+
+
+def signature_of(paths: Iterable[str]) -> str:
+    """What must stay the same for files to be trusted: one text over size, mtime, ctime and inode of each."""
+    state = hashlib.sha256()
+    for path in paths:
+        found = os.stat(path)
+        state.update(b"%d %d %d %d\n" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+    return state.hexdigest()
+
+
+class VerifiedCache:
+    """Path of a blob's file or a tree's folder -> signature of what was found whole there."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+
+    def knows(self, path: str, signature: str) -> bool:
+        """Whether `path` was found whole with this signature."""
+        try:
+            row = self._open().execute("SELECT signature FROM verified WHERE path = ?", (path,)).fetchone()
+        except (sqlite3.Error, OSError):
+            return False
+        return row is not None and row[0] == signature
+
+    def remember(self, path: str, signature: str) -> None:
+        """Notes that `path` was found whole. A cache that cannot be written costs time, nothing else."""
+        try:
+            connection = self._open()
+            with connection:
+                connection.execute("INSERT OR REPLACE INTO verified VALUES (?, ?)", (path, signature))
+        except (sqlite3.Error, OSError):
+            self.close()
+
+    def close(self) -> None:
+        """Closes the database."""
+        if self._connection is not None and self._pid == os.getpid():
+            self._connection.close()
+        self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None or self._pid != os.getpid():
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = OFF")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS verified (path TEXT PRIMARY KEY, signature TEXT NOT NULL)"
+                )
+            except sqlite3.DatabaseError:
+                connection.close()
+                os.unlink(self._path)  # damaged: it is only a cache
+                raise
+            self._connection, self._pid = connection, os.getpid()
+        return self._connection
