@@ -28,9 +28,7 @@ def unpack(source: str, folder: str, name: str) -> None:
         else:
             _unpack_tar(source, folder, name)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise BadContent(
-            f"{name} is not a zip or tar archive that can be read: {error}", path=source
-        ) from error
+        raise BadContent(f"{name} is not a zip or tar archive that can be read: {error}", path=source) from error
 
 
 def _unpack_zip(source: str, folder: str, name: str) -> None:
@@ -71,9 +69,7 @@ def _check_sizes(name: str, count: int, total_bytes: int, packed_bytes: int) -> 
     if count > MAXIMUM_MEMBERS:
         raise BadContent(f"{name} holds more than {MAXIMUM_MEMBERS} files, so it is not unpacked")
     if total_bytes > MAXIMUM_UNPACKED_BYTES or total_bytes > MAXIMUM_RATIO * packed_bytes + (64 << 20):
-        raise BadContent(
-            f"{name} would unpack to {total_bytes} bytes from {packed_bytes}, so it is not unpacked"
-        )
+        raise BadContent(f"{name} would unpack to {total_bytes} bytes from {packed_bytes}, so it is not unpacked")
 
 
 def _inside(folder: str, member: str, name: str) -> str:
@@ -82,9 +78,7 @@ def _inside(folder: str, member: str, name: str) -> str:
         return folder
     parts = [part for part in parts if part != "."]
     if member.startswith(("/", "\\")) or ".." in parts or "" in parts or ":" in parts[0]:
-        raise BadContent(
-            f"{name} holds {member!r}, which would land outside of its folder; it is not unpacked"
-        )
+        raise BadContent(f"{name} holds {member!r}, which would land outside of its folder; it is not unpacked")
     return os.path.join(folder, *parts)
 
 
@@ -99,7 +93,5 @@ def _write_member(reader: object, target: str, name: str, member: str, size_byte
                     raise BadContent(f"{name} holds more in {member!r} than it states, so it is not unpacked")
                 writer.write(chunk)
     except FileExistsError:
-        raise BadContent(
-            f"{name} holds {member!r} twice (or in two spellings), so it is not unpacked"
-        ) from None
+        raise BadContent(f"{name} holds {member!r} twice (or in two spellings), so it is not unpacked") from None
     os.chmod(target, files.READ_ONLY)

@@ -35,9 +35,7 @@ class StoreError(Exception):
         return (_rebuild, (type(self), self.message, self.path, self.digest, self.key))
 
 
-def _rebuild(
-    cls: type[StoreError], message: str, path: str | None, digest: str | None, key: str | None
-) -> StoreError:
+def _rebuild(cls: type[StoreError], message: str, path: str | None, digest: str | None, key: str | None) -> StoreError:
     return cls(message, path=path, digest=digest, key=key)
 
 

@@ -41,9 +41,7 @@ def entity_id(kind: str, parent: str | None, name: str, generation: int) -> str:
     """
     # NUL cannot be confused with a part of the text: each part carries its length in front.
     parts = (kind, parent or "", name, str(generation))
-    seed = b"".join(
-        b"%d:%s," % (len(p), p) for p in (part.encode("utf-8", "surrogatepass") for part in parts)
-    )
+    seed = b"".join(b"%d:%s," % (len(p), p) for p in (part.encode("utf-8", "surrogatepass") for part in parts))
     digits = bytearray(hashlib.sha256(b"verta_local entity " + seed).digest()[:16])
     digits[6] = digits[6] & 0x0F | 0x80
     digits[8] = digits[8] & 0x3F | 0x80

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,15 +97,13 @@ class Index:
 
     def refresh(self) -> int:
         """Takes in what journals hold beyond the last refresh. Returns how many records were new."""
-        return self._guarded(self._refresh)
+        return int(self._guarded(self._refresh))
 
     def run(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Rows of one SELECT over the tables above."""
 
-        def work() -> list[tuple[Any, ...]]:
-            return self._open().execute(sql, parameters).fetchall()
-
-        return self._guarded(work)
+        rows: list[tuple[Any, ...]] = self._guarded(lambda: self._open().execute(sql, parameters).fetchall())
+        return rows
 
     def close(self) -> None:
         """Closes the database."""
@@ -125,7 +123,7 @@ class Index:
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
-    def _guarded(self, work: Any) -> Any:
+    def _guarded(self, work: Callable[[], Any]) -> Any:
         """Runs `work`; a damaged, locked or foreign database is never the user's problem."""
         with self._lock:
             try:
@@ -133,9 +131,7 @@ class Index:
             except sqlite3.DatabaseError as error:
                 self.close()
                 if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-                    self._path = (
-                        ":memory:"  # another program holds it: this process reads the journals itself
-                    )
+                    self._path = ":memory:"  # another program holds it: this process reads the journals itself
                 elif self._path != ":memory:":
                     self._delete()
                 try:
@@ -147,7 +143,7 @@ class Index:
                     self._path = ":memory:"  # a cache folder that is full or cannot be written
                     return self._catch_up_and(work)
 
-    def _catch_up_and(self, work: Any) -> Any:
+    def _catch_up_and(self, work: Callable[[], Any]) -> Any:
         self._refresh()
         return work()
 
@@ -166,9 +162,7 @@ class Index:
                 os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
             except OSError:
                 self._path = ":memory:"
-        connection = sqlite3.connect(
-            self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
+        connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             # A cache: after a power cut it may lose its last transactions, and reads those journals again.
@@ -265,9 +259,7 @@ class Index:
         newest = connection.execute("SELECT max(updated) FROM entities").fetchone()[0]
         self.newest_time = max(self.newest_time, newest or 0)
 
-    def _take_in(
-        self, connection: sqlite3.Connection, parts: Iterable[tuple[str, journal.JournalPart]]
-    ) -> int:
+    def _take_in(self, connection: sqlite3.Connection, parts: Iterable[tuple[str, journal.JournalPart]]) -> int:
         taken = 0
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -305,9 +297,7 @@ class Index:
         connection.execute("BEGIN IMMEDIATE")
         try:
             batch = ingest.Batch(connection)
-            rows = connection.execute(
-                "SELECT journal, line FROM quarantine WHERE time <= ?", (limit,)
-            ).fetchall()
+            rows = connection.execute("SELECT journal, line FROM quarantine WHERE time <= ?", (limit,)).fetchall()
             for number, line in rows:
                 batch.add(number, [ingest.from_quarantine(line)])
             connection.execute("DELETE FROM quarantine WHERE time <= ?", (limit,))
@@ -391,9 +381,7 @@ class Index:
             (entity_id, ingest.OBSERVATIONS, key),
         )
         found = [point for kind, count, data in rows for point in series.unpack(kind, count, data)]
-        found.sort(
-            key=lambda point: point.time
-        )  # stable, and nearly sorted already: chunks follow the writers
+        found.sort(key=lambda point: point.time)  # stable, and nearly sorted already: chunks follow the writers
         return found
 
     def point_keys(self, entity_id: str) -> list[str]:

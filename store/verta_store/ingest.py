@@ -100,9 +100,7 @@ class Batch:
                 continue
             time = record["h"]
             if time > future and "released" not in record:
-                self._db.execute(
-                    "INSERT INTO quarantine VALUES (?, ?, ?)", (writer, time, json.dumps(record))
-                )
+                self._db.execute("INSERT INTO quarantine VALUES (?, ?, ?)", (writer, time, json.dumps(record)))
                 continue
             handler = _HANDLERS.get(kind)
             if handler is None:
@@ -115,9 +113,7 @@ class Batch:
 
     # -- one method a kind of record -------------------------------------------------------------------------------
 
-    def _add_entity(
-        self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int
-    ) -> None:
+    def _add_entity(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
         # The same entity may be created on several hosts: the earliest creation counts, and a later name (a
         # renaming) is a value of its own.
         created = record.get("at", ids.milliseconds(time))
@@ -135,23 +131,19 @@ class Batch:
             ),
         )
 
-    def _add_values(
-        self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int
-    ) -> None:
-        section = record["s"]
+    def _add_values(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
         seen = record.get("o")
-        for key, value in record["v"].items():
-            candidate = Candidate(seen, time, writer, _text_of(value))
-            change.candidates.setdefault(self._key(section, key), []).append(candidate)
+        for section, values in ((record["s"], record["v"]), *record.get("and", {}).items()):
+            for key, value in values.items():
+                candidate = Candidate(seen, time, writer, _text_of(value))
+                change.candidates.setdefault(self._key(section, key), []).append(candidate)
 
     def _add_drop(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
         for name in record["v"]:
             key = self._key(record["s"], name)
             change.drops[key] = max(change.drops.get(key, 0), time)
 
-    def _add_points(
-        self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int
-    ) -> None:
+    def _add_points(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
         key = self._key(OBSERVATIONS, record["key"])
         if "o" in record:
             change.resets[key] = max(change.resets.get(key, 0), time)
@@ -170,9 +162,7 @@ class Batch:
             [(number, to_text(tag), time, position, is_removed) for position, tag in enumerate(record["v"])],
         )
 
-    def _add_delete(
-        self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int
-    ) -> None:
+    def _add_delete(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
         self._db.execute(
             "UPDATE entities SET deleted = min(coalesce(deleted, ?), ?) WHERE num = ?", (time, time, number)
         )
@@ -233,9 +223,7 @@ class Batch:
         self, number: int, key: int, candidates: list[Candidate], dropped_at: int
     ) -> tuple[list[Candidate], int]:
         """Adds what earlier batches stored of a key, and takes it out of the tables: it is decided anew."""
-        row = self._db.execute(
-            "SELECT time FROM drops WHERE entity = ? AND key = ?", (number, key)
-        ).fetchone()
+        row = self._db.execute("SELECT time FROM drops WHERE entity = ? AND key = ?", (number, key)).fetchone()
         dropped_at = max(dropped_at, row[0] if row else 0)
         columns = "seen, time, writer, json"
         stored = self._db.execute(
@@ -255,14 +243,10 @@ class Batch:
             return (0, -candidate.time, stem)
         return (1, candidate.time, stem)
 
-    def _append_points(
-        self, number: int, key: int, points: list[series.Point], reset: int, is_new: bool
-    ) -> None:
+    def _append_points(self, number: int, key: int, points: list[series.Point], reset: int, is_new: bool) -> None:
         chunk = 0
         if not is_new:
-            row = self._db.execute(
-                "SELECT time FROM resets WHERE entity = ? AND key = ?", (number, key)
-            ).fetchone()
+            row = self._db.execute("SELECT time FROM resets WHERE entity = ? AND key = ?", (number, key)).fetchone()
             known_reset = row[0] if row else 0
             if reset > known_reset:
                 rows = self._db.execute(
@@ -331,15 +315,9 @@ class Batch:
         number = self._keys.get((section, key))
         if number is None:
             stored = to_text(key)
-            row = self._db.execute(
-                "SELECT id FROM keys WHERE section = ? AND key = ?", (section, stored)
-            ).fetchone()
+            row = self._db.execute("SELECT id FROM keys WHERE section = ? AND key = ?", (section, stored)).fetchone()
             if row is None:
-                row = (
-                    self._db.execute(
-                        "INSERT INTO keys (section, key) VALUES (?, ?)", (section, stored)
-                    ).lastrowid,
-                )
+                row = (self._db.execute("INSERT INTO keys (section, key) VALUES (?, ?)", (section, stored)).lastrowid,)
             number = int(row[0])
             self._keys[section, key] = number
         return number

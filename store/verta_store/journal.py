@@ -281,8 +281,7 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
         stated = _stated_check(line)
         body = line[_HEAD_BYTES:]
         if stated is not None and (
-            crc(body, check) == stated
-            or (pending is not None and any(crc(body, c) == stated for c in resume))
+            crc(body, check) == stated or (pending is not None and any(crc(body, c) == stated for c in resume))
         ):
             if pending is not None:
                 part.damages.append(pending)

@@ -121,6 +121,31 @@ class Objects:
             self._publish(temporary, digest, size_bytes)
         return Ref("blob", digest, size_bytes)
 
+    def put_stream(self, read: Callable[[int], bytes]) -> Ref:
+        """Stores what `read(size)` returns until it returns nothing; durable when this returns."""
+        temporary = self._temporary.new_name()
+        with files.writing("an object", self._top):
+            descriptor = _create(temporary)
+        try:
+            state = hashlib.sha256()
+            size_bytes = 0
+            while data := read(_COPY_BYTES):
+                with files.writing("an object", self._top):
+                    files.write_all(descriptor, data)
+                state.update(data)
+                size_bytes += len(data)
+            digest = f"{digests.ALGORITHM}:{state.hexdigest()}"
+            with files.writing("an object", self._top):
+                _finish(descriptor, is_executable=False)
+        except BaseException:
+            os.close(descriptor)
+            files.remove_file(temporary)
+            raise
+        os.close(descriptor)
+        with files.writing("an object", self._top):
+            self._publish(temporary, digest, size_bytes)
+        return Ref("blob", digest, size_bytes)
+
     def _publish(self, temporary: str, digest: str, size_bytes: int) -> None:
         target = self.path(digest)
         folder = os.path.dirname(target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 from .errors import BadRecord
 
@@ -33,7 +33,7 @@ UNTAG = "untag"
 DELETE = "delete"
 SEAL = "seal"
 
-Value = Union[None, bool, int, float, str, list[Any], dict[str, Any]]
+Value: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
 
 _strict = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=True).encode
 
@@ -57,14 +57,10 @@ def _encode_plain(fields: Mapping[str, Any]) -> str:
         return _strict(fields)
     except ValueError as error:
         if "circular" in str(error).lower():
-            raise BadRecord(
-                "a value refers to itself; only trees of lists and dicts can be logged"
-            ) from error
+            raise BadRecord("a value refers to itself; only trees of lists and dicts can be logged") from error
         return "$"  # a NaN or an infinity somewhere
     except RecursionError as error:
-        raise BadRecord(
-            "a value is nested too deeply to be logged; flatten it or log it as an artifact"
-        ) from error
+        raise BadRecord("a value is nested too deeply to be logged; flatten it or log it as an artifact") from error
     except TypeError as error:
         raise BadRecord(f"a value cannot be logged: {error}; log it as an artifact") from error
 

@@ -12,7 +12,7 @@ import re
 import signal
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import files, ids, records
@@ -84,6 +84,12 @@ class Store:
         self._materializer.remember(ref.kind, ref.digest)
         return ref
 
+    def put_stream(self, read: Callable[[int], bytes]) -> Ref:
+        """Stores what `read(size in bytes)` returns until it returns nothing; durable when this returns."""
+        ref = self._objects.put_stream(read)
+        self._materializer.remember(ref.kind, ref.digest)
+        return ref
+
     def put_tree(self, path: str | os.PathLike[str]) -> Ref:
         """Stores a copy of a folder as a tree; durable when this returns.
 
@@ -150,10 +156,7 @@ class Store:
         if generation:
             fields["gen"] = generation
         time = self._append(records.ENTITY, entity, fields)
-        with self._lock:
-            self._created.add(entity)
-            for section in (records.HYPERPARAMETERS, records.METRICS, records.ATTRIBUTES, records.ARTIFACTS):
-                self._known[entity, section] = {}
+        self._created.add(entity)
         return EntityRow(entity, kind, parent, name, generation, at_ms, ids.milliseconds(time))
 
     def put(self, entity: str, section: str, values: Mapping[str, Any], *, overwrite: bool = False) -> None:
@@ -163,24 +166,38 @@ class Store:
             KeyTaken: a key is there already and `overwrite` is False.
             BadRecord, StoreWriteError: nothing was logged.
         """
-        if not values:
-            return
-        known = self._known.get((entity, section))
-        if known is None:
-            known = self._load_known(entity, section)
-        fields: dict[str, Any] = {"s": section, "v": values}
+        if values:
+            self.put_all(entity, {section: values}, overwrite=overwrite)
+
+    def put_all(self, entity: str, sections: Mapping[str, Mapping[str, Any]], *, overwrite: bool = False) -> None:
+        """Logs values of several sections in one record: all or none. Raises as `put` does."""
+        known = {section: self._known_keys(entity, section) for section in sections}
+        (first, values), *others = sections.items()
+        fields: dict[str, Any] = {"s": first, "v": values}
+        if others:
+            fields["and"] = dict(others)
         if overwrite:
-            fields["o"] = max((known.get(key, 0) for key in values), default=0)
+            fields["o"] = max(
+                (known[section].get(key, 0) for section, part in sections.items() for key in part), default=0
+            )
         else:
-            for key in values:
-                if key in known:
-                    raise KeyTaken(
-                        f"{key!r} already exists in the {section} of {entity}; consider setting overwrite=True",
-                        key=key,
-                    )
+            for section, part in sections.items():
+                self._require_absent(entity, section, part, known[section])
         time = self._append(records.PUT, entity, fields)
-        for key in values:
-            known[key] = time
+        for section, part in sections.items():
+            known[section].update(dict.fromkeys(part, time))
+
+    def require_absent(self, entity: str, section: str, keys: Iterable[str]) -> None:
+        """Raises KeyTaken when a key is logged already: asked before long work, and again by `put`."""
+        self._require_absent(entity, section, keys, self._known_keys(entity, section))
+
+    def _require_absent(self, entity: str, section: str, keys: Iterable[str], known: Mapping[str, int]) -> None:
+        for key in keys:
+            if key in known:
+                name = {"hyperparameters": "hyperparameter", "metrics": "metric"}.get(section, section.rstrip("s"))
+                raise KeyTaken(
+                    f"{name} {key!r} already exists in run {entity}; consider setting overwrite=True", key=key
+                )
 
     def drop(self, entity: str, section: str, keys: Sequence[str]) -> None:
         """Takes keys out of a section; what was logged stays in the journals."""
@@ -249,7 +266,12 @@ class Store:
             raise BadRecord(f"an entity's id is a UUID, not {entity!r}")
         return self._journal.append(kind, entity, fields)
 
-    def _load_known(self, entity: str, section: str) -> dict[str, int]:
+    def _known_keys(self, entity: str, section: str) -> dict[str, int]:
+        known = self._known.get((entity, section))
+        if known is not None:
+            return known
+        if entity in self._created:
+            return self._known.setdefault((entity, section), {})
         self.refresh()
         with self._lock:
             return self._known.setdefault((entity, section), self._index.key_times(entity, section))
@@ -274,9 +296,7 @@ class Store:
         self.refresh()
         found = self._index.entity(entity_id)
         if found is None:
-            raise UnknownEntity(
-                f"the store {self.root} has no entity with the id {entity_id!r}", key=entity_id
-            )
+            raise UnknownEntity(f"the store {self.root} has no entity with the id {entity_id!r}", key=entity_id)
         return found
 
     def named(self, kind: str, parent: str | None, name: str) -> EntityRow | None:
@@ -475,10 +495,7 @@ def _install_hooks() -> None:
         os.register_at_fork(after_in_child=_after_fork_in_child)
     # SIGTERM ends Python without `atexit`. Only where nobody else has taken the signal, and only from the main
     # thread, where Python allows it.
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    ):
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _seal_and_die)
 
 

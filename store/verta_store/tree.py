@@ -220,9 +220,7 @@ class Trees:
             if not problem:
                 continue
             if not self._is_case_sensitive:
-                raise BadContent(
-                    f"{problem} (in {source}): this store's drive cannot hold it; rename it", path=source
-                )
+                raise BadContent(f"{problem} (in {source}): this store's drive cannot hold it; rename it", path=source)
             warnings.warn(
                 f"{problem} (in {source}): it is stored, but cannot be copied to every system",
                 UserWarning,
@@ -246,9 +244,7 @@ def _walk(source: str) -> Iterator[tuple[str, str, bool]]:
             if stat.S_ISDIR(mode):
                 real = os.path.realpath(origin)
                 if real in above:
-                    raise BadContent(
-                        f"{child.path} is a link that leads back into itself; remove it", path=child.path
-                    )
+                    raise BadContent(f"{child.path} is a link that leads back into itself; remove it", path=child.path)
                 yield path, origin, True
                 yield from descend(origin, path + "/", (*above, real))
             elif stat.S_ISREG(mode):
@@ -266,9 +262,7 @@ def _follow(link: str, root: str) -> str:
     try:
         target = os.path.realpath(link, strict=True)
     except OSError as error:
-        raise BadContent(
-            f"{link} is a link that leads nowhere; remove it or log its target", path=link
-        ) from error
+        raise BadContent(f"{link} is a link that leads nowhere; remove it or log its target", path=link) from error
     if target != root and not target.startswith(root + os.sep):
         raise BadContent(
             f"{link} is a link out of the folder being logged; replace it by a copy of what it points to",

@@ -1,0 +1,228 @@
+"""Artifacts: from a path, a stream or an object to a record with a digest, and back."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from verta_store import Store
+from verta_store.materialize import is_archive
+
+from .errors import LoadError
+
+# As in Verta (later clients): what `log_model` and its like write under these keys is theirs.
+RESERVED_KEYS = (
+    "custom_modules",
+    "model.pkl",
+    "model_api.json",
+    "requirements.txt",
+    "train_data",
+    "tf_saved_model",
+    "setup_script",
+)
+EMPTY = "object contains no data"
+_COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a run records of an artifact. `name` is the user's file name; `method` says how an object was pickled."""
+
+    kind: str  # "blob", "tree" or "path"
+    name: str
+    digest: str = ""
+    size_bytes: int = 0
+    file_count: int = 1
+    extension: str = ""
+    method: str = ""
+    type: str = "BLOB"
+
+    def to_record(self) -> dict[str, Any]:
+        """What goes into the journal: the fields that are not empty."""
+        return {name: value for name, value in asdict(self).items() if value != "" and value != 0}
+
+    @staticmethod
+    def from_record(record: dict[str, Any]) -> Artifact:
+        """The artifact of a record; fields of later versions are passed over."""
+        return Artifact(**{name: value for name, value in record.items() if name in Artifact.__dataclass_fields__})
+
+    @property
+    def is_unpacked_for_models(self) -> bool:
+        """As in Verta: an archive file is handed to a model as the folder that it holds."""
+        return self.kind == "blob" and not self.method and is_archive(self.name)
+
+
+def check_not_reserved(key: str) -> None:
+    """Raises ValueError for a key that belongs to `log_model` and its like. As in Verta's later clients."""
+    if key in RESERVED_KEYS:
+        raise ValueError(f"the artifact key {key!r} is reserved for internal use; please use a different key")
+
+
+def store_artifact(store: Store, key: str, artifact: object, type: str = "BLOB") -> Artifact:
+    """Stores a path (file or folder), a file-like object's bytes, or any object pickled. Durable on return.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ValueError: "object contains no data", or something in a folder cannot be stored.
+        TypeError: an object that cannot be pickled.
+    """
+    if isinstance(artifact, (str, os.PathLike)):
+        return store_path(store, os.fspath(artifact), type)
+    if hasattr(artifact, "read"):
+        return _store_stream(store, key, artifact, type)
+    return _store_object(store, key, artifact, type)
+
+
+def store_path(store: Store, path: str, type: str = "BLOB", name: str = "") -> Artifact:
+    """Stores a file or folder under its own name (or `name`)."""
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    if not os.path.exists(path) and path.startswith("~"):
+        path = os.path.expanduser(path)
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"no file or folder {path!r} (looked in {os.getcwd()}); give the path of what is to be logged"
+        )
+    name = name or os.path.basename(os.path.abspath(path))
+    if os.path.isdir(path):
+        ref = store.put_tree(path)
+        return Artifact("tree", name, ref.digest, ref.size_bytes, ref.file_count, type=type)
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        raise ValueError(f"{EMPTY}: the file {path!r} is empty; log one that has content")
+    ref = store.put_file(path)
+    return Artifact("blob", name, ref.digest, ref.size_bytes, extension=extension_of(name), type=type)
+
+
+def _store_stream(store: Store, key: str, stream: Any, type: str) -> Artifact:
+    if hasattr(stream, "seek"):
+        try:
+            stream.seek(0)
+        except (OSError, ValueError, io.UnsupportedOperation):
+            pass  # a pipe: what is left of it is what is logged
+
+    def read(size_bytes: int) -> bytes:
+        data = stream.read(size_bytes)
+        return data.encode("utf-8") if isinstance(data, str) else bytes(data or b"")
+
+    first = read(_COPY_BYTES)
+    if not first:
+        raise ValueError(f"{EMPTY}: the stream given for {key!r} is empty; log one that has content")
+    parts = [first]
+    ref = store.put_stream(lambda size_bytes: parts.pop() if parts else read(size_bytes))
+    origin = getattr(stream, "name", None)
+    name = os.path.basename(origin) if isinstance(origin, str) and not origin.startswith("<") else key
+    return Artifact("blob", name or key, ref.digest, ref.size_bytes, extension=extension_of(name), type=type)
+
+
+def _store_object(store: Store, key: str, artifact: object, type: str) -> Artifact:
+    data, method = pickle_object(artifact)
+    ref = store.put_bytes(data)
+    name = key if key.endswith(".pkl") else f"{key}.pkl"
+    return Artifact("blob", name, ref.digest, ref.size_bytes, extension="pkl", method=method, type=type)
+
+
+def pickle_object(value: object) -> tuple[bytes, str]:
+    """(bytes, method) of any object: cloudpickle.
+
+    As in Verta, whose two further tries (joblib, pickle) can take nothing that cloudpickle cannot.
+
+    Raises:
+        TypeError: it cannot be pickled; the message says why.
+    """
+    import cloudpickle  # noqa: PLC0415 - start-up time
+
+    try:
+        return cloudpickle.dumps(value), "cloudpickle"
+    except Exception as error:
+        raise TypeError(
+            f"an object of type {type(value).__name__} cannot be pickled ({error}); save it to a file and log the path"
+        ) from error
+
+
+def extension_of(name: str) -> str:
+    """Everything behind the first dot of a base name, as in Verta: `a.tar.gz` -> `tar.gz`; '' without one."""
+    return name.lstrip(".").partition(".")[2]
+
+
+def path_for_model(store: Store, artifact: Artifact) -> str:
+    """The path that `__init__(self, artifacts)` gets: a tree itself, a file under its name, an archive unpacked."""
+    if artifact.kind == "path":
+        return artifact.name
+    if artifact.is_unpacked_for_models:
+        return store.unpacked_path_of(artifact.digest, artifact.name)
+    return store.path_of(artifact.kind, artifact.digest, artifact.name)
+
+
+def read_artifact(store: Store, artifact: Artifact, unpickle: Callable[[Store, str], Any]) -> Any:
+    """What `get_artifact` returns: the object of a pickle, the text of a path, else a BytesIO.
+
+    As in Verta a folder comes back as the BytesIO of a zip.
+    """
+    if artifact.kind == "path":
+        return artifact.name
+    if artifact.kind == "tree":
+        store.check("tree", artifact.digest)
+        return _zip_of(store.path_of("tree", artifact.digest, artifact.name))
+    if artifact.method:
+        return unpickle(store, artifact.digest)
+    if artifact.name.lower().endswith((".pkl", ".pickle")):
+        try:
+            return unpickle(store, artifact.digest)  # as in Verta; a user's own pickle file that does not load...
+        except LoadError:
+            pass  # ...comes back as its bytes
+    return io.BytesIO(store.read_verified(artifact.digest))
+
+
+def _zip_of(folder: str) -> io.BytesIO:
+    import zipfile  # noqa: PLC0415 - start-up time
+
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for parent, folders, names in os.walk(folder):
+            folders.sort()
+            for name in [*(f"{folder}/" for folder in folders), *sorted(names)]:
+                path = os.path.join(parent, name)
+                archive.write(path, os.path.relpath(path, folder))
+    stream.seek(0)
+    return stream
+
+
+def copy_out(store: Store, artifact: Artifact, target: str) -> str:
+    """Copies an artifact to a path of the user's, checked and writable; returns the absolute path.
+
+    Parent folders are made, an existing file is replaced, a folder is written into.
+
+    Raises:
+        MissingObject, CorruptObject: nothing is written.
+        ValueError: the artifact is only the text of a path.
+    """
+    if artifact.kind == "path":
+        raise ValueError(f"only the path {artifact.name!r} was logged, not its content; there is nothing to download")
+    target = os.path.abspath(os.path.expanduser(target))
+    store.check(artifact.kind, artifact.digest)
+    source = store.path_of(artifact.kind, artifact.digest, artifact.name)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if artifact.kind == "tree":
+        shutil.copytree(source, target, dirs_exist_ok=True, copy_function=_copy_writable)
+    else:
+        partial = f"{target}.{os.getpid()}.part"
+        try:
+            _copy_writable(source, partial)
+            os.replace(partial, target)
+        finally:
+            if os.path.exists(partial):
+                os.unlink(partial)
+    return target
+
+
+def _copy_writable(source: str, target: str) -> str:
+    """Like `shutil.copyfile`, and the copy may be written whatever the mode of the stored file."""
+    if os.path.isfile(target):
+        os.unlink(target)
+    shutil.copyfile(source, target)
+    os.chmod(target, os.stat(target).st_mode | 0o200 | (os.stat(source).st_mode & 0o111))
+    return target

@@ -1,0 +1,131 @@
+"""What projects, experiments and runs have in common: an id, a name, a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from verta_store import Store
+from verta_store.records import ATTRIBUTES, FIELDS
+
+from . import values
+
+if TYPE_CHECKING:
+    from verta_store.index import EntityRow
+
+WORKSPACE = "personal"
+
+
+class Entity:
+    """A project, experiment or run of a store. Two objects of the same id are equal."""
+
+    _kind = ""
+
+    def __init__(self, store: Store, row: EntityRow) -> None:
+        self._store = store
+        self._id = row.id
+        self._name = row.name
+        self._parent = row.parent
+        self._created_ms = row.created_ms
+
+    @property
+    def id(self) -> str:
+        """The id: a UUID in text form, the same on every host for the same name."""
+        return self._id
+
+    @property
+    def name(self) -> str:
+        """The name as of now; any text."""
+        return self._store.entity(self._id).name
+
+    @property
+    def workspace(self) -> str:
+        """Always "personal": a store has no users to keep apart. Here because Verta has it."""
+        return WORKSPACE
+
+    @property
+    def url(self) -> str:
+        """Where this is: the store's folder and the id. As in Verta: a text for the eye."""
+        return f"{self._store.root}#{self._id}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entity) and (self._id, self._store.id) == (other._id, other._store.id)
+
+    def __hash__(self) -> int:
+        return hash((self._id, self._store.id))
+
+    def delete(self) -> None:
+        """Deletes this and all that lies below it; the bytes of artifacts stay until `gc`. Durable on return."""
+        self._store.delete(self._id)
+
+    def rename(self, name: str) -> None:
+        """Gives it another name; the id stays.
+
+        Raises:
+            TypeError: not a text.
+            ValueError: the name is taken by another one beside it.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"a name must be a str, not {type(name).__name__}")
+        taken = self._store.named(self._kind, self._parent, name)
+        if taken is not None and taken.id != self._id:
+            raise ValueError(f"there is already a {self._kind} named {name!r} ({taken.id}); choose another name")
+        self._store.put(self._id, FIELDS, {"name": name}, overwrite=True)
+        self._name = name
+
+    def get_tags(self) -> list[str]:
+        """The tags, in the order of logging."""
+        return self._store.tags(self._id)
+
+    def get_attributes(self) -> dict[str, Any]:
+        """Attribute key -> value."""
+        return self._store.values(self._id, ATTRIBUTES)
+
+    def get_description(self) -> str:
+        """The description given at creation, or ''."""
+        return str(self._store.values(self._id, FIELDS).get("description", ""))
+
+    def get_date_created(self) -> int:
+        """When it was created: milliseconds since 1970 UTC."""
+        return self._created_ms
+
+    def get_date_updated(self) -> int:
+        """When something was last logged to it: milliseconds since 1970 UTC."""
+        return self._store.entity(self._id).updated_ms
+
+    def _log_at_creation(self, desc: str | None, tags: object, attrs: dict[str, Any] | None) -> None:
+        """Description, tags and attributes of a new entity. Raises before anything is logged."""
+        tag_list = check_tags(tags)
+        attributes = check_attributes(attrs or {})
+        if desc is not None:
+            self._store.put(self._id, FIELDS, {"description": desc}, overwrite=True)
+        self._store.add_tags(self._id, tag_list)
+        self._store.put(self._id, ATTRIBUTES, attributes)
+
+
+def check_tags(tags: object) -> list[str]:
+    """A list of tags. As in Verta: one str is one tag; a list, tuple or set of str is taken.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if tags is None:
+        return []
+    if isinstance(tags, str):
+        return [tags]
+    if not isinstance(tags, (list, tuple, set, frozenset)):
+        raise TypeError(f"tags must be a list of str, not {type(tags).__name__}")
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise TypeError(f"a tag must be a str, not {type(tag).__name__}")
+    return list(dict.fromkeys(tags))
+
+
+def check_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Attributes with builtin values.
+
+    Raises:
+        TypeError, ValueError: a key or value that cannot be logged; the message names it.
+    """
+    if not isinstance(attributes, dict):
+        raise TypeError(f"attributes must be a dict, not {type(attributes).__name__}")
+    return {values.check_key(key): values.check_attribute(key, value) for key, value in attributes.items()}
