@@ -10,7 +10,6 @@ import re
 
 from . import digest as digests
 from . import files
-from .errors import MissingObject
 from .objects import NO_LINK, Objects, TemporaryFolder, copy_in, corrupt, missing
 from .tree import Trees
 from .verified import VerifiedCache, signature_of
@@ -105,48 +104,6 @@ class Materializer:
         finally:
             files.remove_folder(temporary)
         return target
-
-    def check(self, kind: str, digest: str) -> None:
-        """Returns when every byte is known to be whole: from the cache of this host, or by reading it all.
-
-        Raises:
-            MissingObject, CorruptObject
-        """
-        if kind == "blob":
-            path = self._objects.path(digest)
-            self._check_paths(path, [(path, digest)], digest)
-            return
-        top = self._trees.path(digest)
-        if not self._trees.has(digest):
-            raise missing(digest, self._root)
-        entries = [entry for entry in self._trees.entries(digest) if not entry.is_folder]
-        self._check_paths(top, [(os.path.join(top, *e.path.split("/")), e.digest) for e in entries], digest)
-
-    def remember(self, kind: str, digest: str) -> None:
-        """Notes what this process itself just wrote and hashed as whole."""
-        if kind == "blob":
-            path = self._objects.path(digest)
-            self._verified.remember(path, signature_of([path]))
-        else:
-            top = self._trees.path(digest)
-            entries = [entry for entry in self._trees.entries(digest) if not entry.is_folder]
-            self._verified.remember(top, signature_of(os.path.join(top, *e.path.split("/")) for e in entries))
-
-    def _check_paths(self, top: str, parts: list[tuple[str, str]], digest: str) -> None:
-        try:
-            signature = signature_of(path for path, _ in parts)
-            if self._verified.knows(top, signature):
-                return
-            for path, expected in parts:
-                found, _ = digests.digest_of_file(path)
-                if found != expected:
-                    raise corrupt(expected, path)
-            if signature_of(path for path, _ in parts) == signature:
-                self._verified.remember(top, signature)
-        except FileNotFoundError as error:
-            if isinstance(error, MissingObject):
-                raise
-            raise missing(digest, self._root) from error
 
     def _make(self, source: str, target: str, digest: str) -> None:
         was_known = self._verified.knows(source, signature_of([source]))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from . import digest as digests
 from . import files, ids
 from .errors import BadContent, CorruptObject, MissingObject
+from .verified import VerifiedCache, signature_of
 
 # Below this a file is read at once; above it the kernel copies while a second thread hashes what was copied.
 _COPY_BYTES = 1 << 20
@@ -71,28 +72,42 @@ class TemporaryFolder:
 class Objects:
     """The blobs of one store."""
 
-    def __init__(self, root: str, temporary: TemporaryFolder) -> None:
+    def __init__(self, root: str, temporary: TemporaryFolder, verified: VerifiedCache) -> None:
         self._root = root
         self._temporary = temporary
+        self._verified = verified
         self._top = os.path.join(root, "objects")
 
     def path(self, digest: str) -> str:
         """Where a blob is, or would be."""
         return os.path.join(self._top, digests.shard(digest))
 
-    def has(self, digest: str, size_bytes: int | None = None) -> bool:
-        """Whether the blob is there (with that size)."""
+    def check(self, digest: str) -> None:
+        """Returns when the blob is known to be whole, by memory or by reading it.
+
+        Raises:
+            MissingObject, CorruptObject
+        """
+        path = self.path(digest)
         try:
-            found = os.stat(self.path(digest))
-        except FileNotFoundError:
+            if self._verified.check(path, [(path, digest)]):
+                raise corrupt(digest, path)
+        except FileNotFoundError as error:
+            raise missing(digest, self._root) from error
+
+    def is_whole(self, digest: str) -> bool:
+        """Whether the blob is there and undamaged."""
+        try:
+            self.check(digest)
+        except (MissingObject, CorruptObject):
             return False
-        return size_bytes is None or found.st_size == size_bytes
+        return True
 
     def put_bytes(self, data: bytes) -> Ref:
         """Stores bytes; durable when this returns."""
         digest = digests.digest_of_bytes(data)
         ref = Ref("blob", digest, len(data))
-        if self.has(digest, len(data)):
+        if self.is_whole(digest):
             return ref
         temporary = self._temporary.new_name()
         with files.writing("an object", self._top):
@@ -105,7 +120,7 @@ class Objects:
                 files.remove_file(temporary)
                 raise
             os.close(descriptor)
-            self._publish(temporary, digest, len(data))
+            self._publish(temporary, digest)
         return ref
 
     def put_file(self, source: str) -> Ref:
@@ -118,7 +133,7 @@ class Objects:
         temporary = self._temporary.new_name()
         digest, size_bytes = copy_in(source, temporary)
         with files.writing("an object", self._top):
-            self._publish(temporary, digest, size_bytes)
+            self._publish(temporary, digest)
         return Ref("blob", digest, size_bytes)
 
     def put_stream(self, read: Callable[[int], bytes]) -> Ref:
@@ -143,22 +158,23 @@ class Objects:
             raise
         os.close(descriptor)
         with files.writing("an object", self._top):
-            self._publish(temporary, digest, size_bytes)
+            self._publish(temporary, digest)
         return Ref("blob", digest, size_bytes)
 
-    def _publish(self, temporary: str, digest: str, size_bytes: int) -> None:
+    def _publish(self, temporary: str, digest: str) -> None:
         target = self.path(digest)
         folder = os.path.dirname(target)
         try:
-            if os.path.lexists(target) and not self.has(digest, size_bytes):
-                # A damaged object of the wrong size: what we hold is what it should be.
+            if not os.path.isdir(folder):
+                files.make_folder(folder, self._root)
+            if os.path.lexists(target) and not self.is_whole(digest):
+                # What we hold is what the damaged file should be. Its other names are the same damaged file.
                 os.replace(temporary, target)
-            else:
-                if not os.path.isdir(folder):
-                    files.make_folder(folder, self._root)
-                if not files.publish(temporary, target):
-                    return
+                files.remove_folder(os.path.join(self._root, "names", digests.shard(digest)))
+            elif not files.publish(temporary, target):
+                return
             files.sync_folder(folder)
+            self._verified.remember(target, signature_of([target]))
         except BaseException:
             files.remove_file(temporary)
             raise

@@ -23,7 +23,7 @@ from .materialize import Materializer, is_archive
 from .objects import Objects, Ref, TemporaryFolder
 from .query import Query
 from .series import Point
-from .tree import Trees
+from .tree import Entry, Trees
 from .verified import VerifiedCache
 
 STORE_FILE = "store.json"
@@ -46,14 +46,15 @@ class Store:
         self._clock = ids.HybridClock()
         self._journal = JournalWriter(root, self.id, self._clock, full_durability=durability == "full")
         self._temporary = TemporaryFolder(root)
-        self._objects = Objects(root, self._temporary)
+        self._verified = VerifiedCache(os.path.join(folder, "verified.sqlite"))
+        self._objects = Objects(root, self._temporary, self._verified)
         self._trees = Trees(
             root,
             self._objects,
             self._temporary,
+            self._verified,
             is_case_sensitive=bool(capabilities.get("case_sensitive", True)),
         )
-        self._verified = VerifiedCache(os.path.join(folder, "verified.sqlite"))
         self._materializer = Materializer(root, self._objects, self._trees, self._temporary, self._verified)
         self._index = Index(root, self.id, os.path.join(folder, "index.sqlite"))
         # (entity, section) -> key -> record time: what this process knows to be logged, so that a log call needs no
@@ -68,9 +69,7 @@ class Store:
 
     def put_bytes(self, data: bytes) -> Ref:
         """Stores bytes as a blob; durable when this returns."""
-        ref = self._objects.put_bytes(data)
-        self._materializer.remember(ref.kind, ref.digest)
-        return ref
+        return self._objects.put_bytes(data)
 
     def put_file(self, path: str | os.PathLike[str]) -> Ref:
         """Stores a copy of a file as a blob; durable when this returns.
@@ -80,15 +79,11 @@ class Store:
             BadContent: it is not a regular file.
             StoreWriteError: the store's drive refused; nothing is half there.
         """
-        ref = self._objects.put_file(os.fspath(path))
-        self._materializer.remember(ref.kind, ref.digest)
-        return ref
+        return self._objects.put_file(os.fspath(path))
 
     def put_stream(self, read: Callable[[int], bytes]) -> Ref:
         """Stores what `read(size in bytes)` returns until it returns nothing; durable when this returns."""
-        ref = self._objects.put_stream(read)
-        self._materializer.remember(ref.kind, ref.digest)
-        return ref
+        return self._objects.put_stream(read)
 
     def put_tree(self, path: str | os.PathLike[str]) -> Ref:
         """Stores a copy of a folder as a tree; durable when this returns.
@@ -98,9 +93,7 @@ class Store:
             BadContent: something in it cannot be stored; the message names it.
             StoreWriteError: the store's drive refused; nothing is half there.
         """
-        ref = self._trees.put_tree(os.fspath(path))
-        self._materializer.remember(ref.kind, ref.digest)
-        return ref
+        return self._trees.put_tree(os.fspath(path))
 
     def path_of(self, kind: str, digest: str, name: str) -> str:
         """The read-only path of a blob (under `name`, made safe) or tree, straight in the store.
@@ -124,7 +117,22 @@ class Store:
         Raises:
             MissingObject, CorruptObject
         """
-        self._materializer.check(kind, digest)
+        if kind == "tree":
+            self._trees.check(digest)
+        else:
+            self._objects.check(digest)
+
+    def object_path(self, digest: str) -> str:
+        """Where a blob is, or would be; for reading what is there, whatever it is."""
+        return self._objects.path(digest)
+
+    def tree_path(self, digest: str) -> str:
+        """Where a tree's folder is, or would be."""
+        return self._trees.path(digest)
+
+    def tree_entries(self, digest: str) -> list[Entry]:
+        """The verified manifest of a tree. Raises MissingObject, CorruptObject."""
+        return self._trees.entries(digest)
 
     # -- records ---------------------------------------------------------------------------------------------------
 

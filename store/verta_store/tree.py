@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from . import digest as digests
 from . import files
-from .errors import BadContent
+from .errors import BadContent, CorruptObject, MissingObject
 from .objects import Objects, Ref, TemporaryFolder, copy_in, corrupt, missing
+from .verified import VerifiedCache, signature_of
 
 # From this size on a file in a tree is a hard link to a blob, so that the shards of checkpoints are stored once.
 LINK_FROM_BYTES = 64 * 1024
@@ -72,12 +73,19 @@ class Trees:
     """The trees of one store."""
 
     def __init__(
-        self, root: str, objects: Objects, temporary: TemporaryFolder, *, is_case_sensitive: bool = True
+        self,
+        root: str,
+        objects: Objects,
+        temporary: TemporaryFolder,
+        verified: VerifiedCache,
+        *,
+        is_case_sensitive: bool,
     ) -> None:
         self._root = root
         self._top = os.path.join(root, "trees")
         self._objects = objects
         self._temporary = temporary
+        self._verified = verified
         self._is_case_sensitive = is_case_sensitive
 
     def path(self, digest: str) -> str:
@@ -91,6 +99,35 @@ class Trees:
     def has(self, digest: str) -> bool:
         """Whether the tree is there, folder and manifest."""
         return os.path.isdir(self.path(digest)) and os.path.isfile(self.manifest_path(digest))
+
+    def check(self, digest: str) -> None:
+        """Returns when every file of the tree is known to be whole, by memory or by reading.
+
+        Raises:
+            MissingObject, CorruptObject
+        """
+        top = self.path(digest)
+        if not self.has(digest):
+            raise missing(digest, self._root)
+        entries = self.entries(digest)
+        try:
+            damaged = self._verified.check(top, self._parts(top, entries))
+        except FileNotFoundError as error:
+            raise missing(digest, self._root) from error
+        if damaged:
+            raise corrupt(digest, damaged)
+
+    def is_whole(self, digest: str) -> bool:
+        """Whether the tree is there and undamaged."""
+        try:
+            self.check(digest)
+        except (MissingObject, CorruptObject):
+            return False
+        return True
+
+    @staticmethod
+    def _parts(top: str, entries: list[Entry]) -> list[tuple[str, str]]:
+        return [(os.path.join(top, *entry.path.split("/")), entry.digest) for entry in entries if not entry.is_folder]
 
     def put_tree(self, source: str) -> Ref:
         """Stores a copy of a folder, empty sub-folders too; durable when this returns.
@@ -128,7 +165,7 @@ class Trees:
             digest, size_bytes = copy_in(origin, target, is_executable=is_executable, sync=sync_each)
             if size_bytes >= LINK_FROM_BYTES and not is_executable:
                 with files.writing("an object", target):
-                    self._share(digest, size_bytes, target)
+                    self._share(digest, target)
             entries.append(Entry(path, False, is_executable, size_bytes, digest))
         with files.writing("a folder", temporary):
             if not sync_each:
@@ -137,9 +174,9 @@ class Trees:
                 files.sync_folder(folder)
         return entries
 
-    def _share(self, digest: str, size_bytes: int, target: str) -> None:
+    def _share(self, digest: str, target: str) -> None:
         """Makes a large file and the blob of the same bytes one file on the disk, where links exist."""
-        if self._objects.has(digest, size_bytes):
+        if self._objects.is_whole(digest):
             twin = target + ".link"
             try:
                 os.link(self._objects.path(digest), twin)
@@ -160,23 +197,38 @@ class Trees:
             if not os.path.isdir(folder):
                 files.make_folder(folder, self._root)
             # The manifest first: a folder without one would be garbage that looks like a tree.
-            if not os.path.isfile(self.manifest_path(digest)):
-                draft = self._temporary.new_name()
-                descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY, 0o600)
-                try:
-                    files.write_all(descriptor, manifest)
-                    os.chmod(draft, files.READ_ONLY)
-                    files.sync_file(descriptor)
-                finally:
-                    os.close(descriptor)
-                files.publish(draft, self.manifest_path(digest))
-            if os.path.isdir(target) or not files.publish(temporary, target):
+            self._publish_manifest(digest, manifest)
+            if os.path.isdir(target) and not self.is_whole(digest):
+                # A damaged tree makes way for the copy that we hold; what it was goes to the trash.
+                os.makedirs(os.path.join(self._root, "trash"), exist_ok=True)
+                os.rename(target, os.path.join(self._root, "trash", os.path.basename(temporary)))
+            if files.publish(temporary, target):
+                self._verified.remember(target, signature_of(path for path, _ in self._parts(target, entries)))
+            else:
                 files.remove_folder(temporary)
             files.sync_folder(folder)
             for shard in {os.path.dirname(self._objects.path(e.digest)) for e in entries if e.digest}:
                 if os.path.isdir(shard):
                     files.sync_folder(shard)
         return ref
+
+    def _publish_manifest(self, digest: str, manifest: bytes) -> None:
+        path = self.manifest_path(digest)
+        try:
+            with open(path, "rb") as file:
+                if file.read() == manifest:
+                    return
+        except FileNotFoundError:
+            pass
+        draft = self._temporary.new_name()
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY, 0o600)
+        try:
+            files.write_all(descriptor, manifest)
+            files.sync_file(descriptor)
+        finally:
+            os.close(descriptor)
+        os.chmod(draft, files.READ_ONLY)
+        os.replace(draft, path)
 
     def entries(self, digest: str) -> list[Entry]:
         """The verified manifest of a tree.

@@ -11,6 +11,8 @@ import os
 import sqlite3
 from collections.abc import Iterable
 
+from . import digest as digests
+
 
 def signature_of(paths: Iterable[str]) -> str:
     """What must stay the same for files to be trusted: one text over size, mtime, ctime and inode of each."""
@@ -28,6 +30,23 @@ class VerifiedCache:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
+
+    def check(self, top: str, parts: list[tuple[str, str]]) -> str:
+        """Makes sure that every (path, digest) is whole: from memory, or by reading. Returns '' or the damaged path.
+
+        Raises:
+            FileNotFoundError: a part is gone.
+        """
+        signature = signature_of(path for path, _ in parts)
+        if self.knows(top, signature):
+            return ""
+        for path, expected in parts:
+            found, _ = digests.digest_of_file(path)
+            if found != expected:
+                return path
+        if signature_of(path for path, _ in parts) == signature:
+            self.remember(top, signature)
+        return ""
 
     def knows(self, path: str, signature: str) -> bool:
         """Whether `path` was found whole with this signature."""

@@ -1,0 +1,288 @@
+"""Finding damage: every changed, missing, truncated or unknown byte of referenced objects and sealed journals.
+
+What counts as damage and what as garbage is in `store/README.md`, section "Verify".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import digest as digests
+from . import journal, records
+from .errors import CorruptObject, MissingObject, StoreFormatError
+from .store import Store, read_description
+
+_ADVICE = "bring the file back from a copy of the store, or log the artifact again with overwrite=True"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One piece of damage. `affects` names the runs and keys that refer to it, as `run name (id): key`."""
+
+    kind: str  # "missing", "changed", "journal", "description"
+    path: str
+    what: str
+    affects: tuple[str, ...] = ()
+    advice: str = ""
+
+    def __str__(self) -> str:
+        affected = f"; affects {', '.join(self.affects)}" if self.affects else ""
+        advice = f". {self.advice[:1].upper()}{self.advice[1:]}" if self.advice else ""
+        return f"{self.kind}: {self.path}: {self.what}{affected}{advice}"
+
+
+@dataclass
+class Report:
+    """What a verification read and found."""
+
+    is_deep: bool
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # garbage and torn tails: harmless, and no reason to worry
+    journal_count: int = 0
+    record_count: int = 0
+    blob_count: int = 0
+    tree_count: int = 0
+    file_count: int = 0
+    bytes_read: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is damaged."""
+        return not self.problems
+
+
+def verify(store: Store, *, deep: bool = False) -> Report:
+    """Checks a store and changes nothing.
+
+    Journals are always read whole. Objects are looked up with their sizes; with `deep` every byte of every object,
+    referenced or not, is hashed again, by all cores.
+    """
+    store.flush()
+    report = Report(deep)
+    root = store.root
+    try:
+        read_description(root)
+    except StoreFormatError as error:
+        report.problems.append(Problem("description", os.path.join(root, "store.json"), str(error)))
+    references = _Journals(report, root).read()
+    _check_referenced(store, report, references)
+    if deep:
+        _check_content(store, report, references)
+    _note_garbage(report, root)
+    return report
+
+
+@dataclass
+class _References:
+    """Digest -> who refers to it; and the names of entities for the eye."""
+
+    objects: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    sizes: dict[tuple[str, str], int] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def affected(self, kind: str, digest: str) -> tuple[str, ...]:
+        found = []
+        for reference in sorted(self.objects.get((kind, digest), ())):
+            entity, _, key = reference.partition(":")
+            found.append(f"run {self.names.get(entity, '?')!r} ({entity}) key {key!r}")
+        return tuple(found)
+
+
+class _Journals:
+    """Reads every journal whole, for damage and for what it refers to."""
+
+    def __init__(self, report: Report, root: str) -> None:
+        self._report = report
+        self._root = root
+
+    def read(self) -> _References:
+        references = _References()
+        for stem, suffix in sorted(journal.list_journals(self._root).items()):
+            path = os.path.join(self._root, "journals", stem + suffix)
+            try:
+                part = journal.read_journal(path, journal.Position(), whole=True)
+            except FileNotFoundError:
+                path = os.path.join(self._root, "journals", stem + journal.SEALED_SUFFIX)
+                part = journal.read_journal(path, journal.Position(), whole=True)
+            except OSError as error:
+                self._report.problems.append(Problem("journal", path, f"it cannot be read: {error.strerror}"))
+                continue
+            self._report.journal_count += 1
+            self._report.record_count += len(part.lines)
+            self._report.bytes_read += part.position.offset
+            self._check(path, stem, suffix, part)
+            for record in part.lines:
+                _collect(record, references)
+        return references
+
+    def _check(self, path: str, stem: str, suffix: str, part: journal.JournalPart) -> None:
+        advice = "the other records of this journal are read; bring the file back from a copy of the store"
+        records_hurt = [damage for damage in part.damages if damage.what == "a damaged record"]
+        for damage in records_hurt or part.damages:  # the footer's complaints say nothing more then
+            where = f"{damage.what} at byte {damage.offset}"
+            self._report.problems.append(Problem("journal", path, where, advice=advice))
+        if suffix == journal.SEALED_SUFFIX and not part.position.is_sealed:
+            what = "its footer is missing: it was cut off, or is empty"
+            self._report.problems.append(Problem("journal", path, what, advice=advice))
+        elif part.torn_bytes and not part.position.is_sealed:
+            self._report.notes.append(
+                f"{path} ends in {part.torn_bytes} bytes of a record that was never acknowledged (its writer died)"
+            )
+        header = part.lines[0] if part.lines else {}
+        if part.lines and (header.get("k") != records.JOURNAL or header.get("name") != stem):
+            self._report.problems.append(
+                Problem("journal", path, f"it says that it is {header.get('name')!r}: swapped or renamed", (), advice)
+            )
+
+
+def _collect(record: dict[str, Any], references: _References) -> None:
+    kind = record["k"]
+    if kind == records.ENTITY:
+        references.names.setdefault(record["e"], record["name"])
+    elif kind == records.PUT:
+        for section, entries in ((record["s"], record["v"]), *record.get("and", {}).items()):
+            if section == records.FIELDS and "name" in entries:
+                references.names[record["e"]] = entries["name"]
+            if section != records.ARTIFACTS:
+                continue
+            for key, artifact in entries.items():
+                if artifact.get("digest"):
+                    reference = (artifact["kind"], artifact["digest"])
+                    references.objects.setdefault(reference, set()).add(f"{record['e']}:{key}")
+                    references.sizes[reference] = artifact.get("size_bytes", 0)
+
+
+def _check_referenced(store: Store, report: Report, references: _References) -> None:
+    for (kind, digest), size_bytes in sorted(references.sizes.items()):
+        affects = references.affected(kind, digest)
+        if kind == "blob":
+            path = store.object_path(digest)
+            try:
+                found = os.stat(path).st_size
+            except FileNotFoundError:
+                report.problems.append(Problem("missing", path, "the file is gone", affects, _ADVICE))
+                continue
+            if found != size_bytes:
+                what = f"it has {found} bytes instead of {size_bytes}"
+                report.problems.append(Problem("changed", path, what, affects, _ADVICE))
+            report.blob_count += 1
+        else:
+            report.tree_count += 1
+            report.problems.extend(_check_tree(store, digest, affects, report))
+
+
+def _check_tree(store: Store, digest: str, affects: tuple[str, ...], report: Report) -> Iterator[Problem]:
+    """Presence and size of each file of a tree."""
+    top = store.tree_path(digest)
+    if not os.path.isdir(top):
+        yield Problem("missing", top, "the folder is gone", affects, _ADVICE)
+        return
+    try:
+        entries = store.tree_entries(digest)
+    except MissingObject:
+        yield Problem("missing", f"{top}.manifest", "the manifest is gone", affects, _ADVICE)
+        return
+    except (CorruptObject, ValueError):
+        yield Problem("changed", f"{top}.manifest", "the manifest does not match its digest", affects, _ADVICE)
+        return
+    for entry in entries:
+        path = os.path.join(top, *entry.path.split("/"))
+        report.file_count += not entry.is_folder
+        if entry.is_folder:
+            if not os.path.isdir(path):
+                yield Problem("missing", path, "the folder is gone", affects, _ADVICE)
+            continue
+        try:
+            found = os.lstat(path)
+        except OSError:
+            yield Problem("missing", path, "the file is gone", affects, _ADVICE)
+            continue
+        if found.st_size != entry.size_bytes:
+            what = f"it has {found.st_size} bytes instead of {entry.size_bytes}"
+            yield Problem("changed", path, what, affects, _ADVICE)
+
+
+def _check_content(store: Store, report: Report, references: _References) -> None:
+    """Hashes every object of the store, referenced or not, and every tree's files; a shared file only once."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - start-up time
+
+    known = {(problem.path) for problem in report.problems}
+    work: list[tuple[str, str, str, str]] = []  # path, digest of the bytes, kind and digest of the object
+    for digest, path in _objects_in(os.path.join(store.root, "objects")):
+        work.append((path, digest, "blob", digest))
+    for digest, path in _objects_in(os.path.join(store.root, "trees")):
+        if path.endswith(".manifest"):
+            continue
+        try:
+            entries = store.tree_entries(digest)
+        except (MissingObject, CorruptObject, ValueError):
+            if f"{path}.manifest" not in known and ("tree", digest) not in references.sizes:
+                what = "the manifest is missing or does not match its digest"
+                report.problems.append(Problem("changed", f"{path}.manifest", what))
+            continue
+        for entry in entries:
+            if not entry.is_folder:
+                work.append((os.path.join(path, *entry.path.split("/")), entry.digest, "tree", digest))
+    for digest, path in _names_in(os.path.join(store.root, "names")):
+        work.append((path, digest, "name", digest))
+    seen: dict[tuple[int, int], str] = {}
+
+    def check(item: tuple[str, str, str, str]) -> tuple[str, int]:
+        path, expected, _, _ = item
+        try:
+            status = os.stat(path)
+            found = seen.get((status.st_dev, status.st_ino))
+            if found is None:
+                found, size_bytes = digests.digest_of_file(path)
+                seen[status.st_dev, status.st_ino] = found
+                return ("" if found == expected else "its bytes do not match its digest"), size_bytes
+            return ("" if found == expected else "its bytes do not match its digest"), 0
+        except FileNotFoundError:
+            return "it is gone", 0
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}", 0
+
+    # hashlib lets go of the interpreter lock for large buffers, so threads use all cores.
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for (path, _, kind, digest), (what, size_bytes) in zip(work, pool.map(check, work), strict=True):
+            report.bytes_read += size_bytes
+            if what and path not in known:
+                owner = "blob" if kind == "name" else kind
+                affects = references.affected(owner, digest)
+                advice = "delete this derived file; it is made anew" if kind == "name" else _ADVICE
+                report.problems.append(Problem("changed", path, what, affects, advice))
+
+
+def _objects_in(top: str) -> Iterator[tuple[str, str]]:
+    """(digest, path) of everything below `objects/` or `trees/` that is named like an object."""
+    base = os.path.join(top, digests.ALGORITHM)
+    for shard in sorted(_list(base)):
+        for name in sorted(_list(os.path.join(base, shard))):
+            rest = name.removesuffix(".manifest")
+            if len(shard) == 2 and len(rest) == 62:
+                yield f"{digests.ALGORITHM}:{shard}{rest}", os.path.join(base, shard, name)
+
+
+def _names_in(top: str) -> Iterator[tuple[str, str]]:
+    """(digest, path) of single files under their users' names."""
+    for digest, folder in _objects_in(top):
+        for name in sorted(_list(folder)):
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
+                yield digest, path
+
+
+def _list(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _note_garbage(report: Report, root: str) -> None:
+    leftovers = _list(os.path.join(root, "tmp"))
+    if leftovers:
+        report.notes.append(f"{len(leftovers)} temporary folders of running or dead writers in {root}/tmp")
