@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from verta_store import ids
-from verta_store.records import ARTIFACTS, ATTRIBUTES, FIELDS, HYPERPARAMETERS, METRICS
+from verta_store.materialize import safe_name
+from verta_store.records import ARTIFACTS, ATTRIBUTES, HYPERPARAMETERS, METRICS
 
 from . import artifacts as artifact_rules
 from . import observations, values
 from .artifacts import Artifact
 from .entity import Entity, check_attributes, check_tags
-from .errors import KeyExists, KeyMissing
+from .errors import KeyMissing
 from .run_model import RunModel
 
 if TYPE_CHECKING:
@@ -194,6 +195,10 @@ class ExperimentRun(RunModel, Entity):
         """
         return artifact_rules.copy_out(self._store, self._artifact(key), os.fspath(download_to_path))
 
+    def artifact_file_name(self, key: str) -> str:
+        """The base name of the file or folder that was logged, made safe. Raises KeyError."""
+        return safe_name(self._artifact(key).name)
+
     def get_artifact_keys(self) -> list[str]:
         """The keys of all artifacts, in the order of logging."""
         return list(self._store.values(self._id, ARTIFACTS))
@@ -254,14 +259,8 @@ class ExperimentRun(RunModel, Entity):
         names = ", ".join(present) or "none"
         return KeyMissing(f"no {what} {key!r} in run {self._name!r}; it has: {names}")
 
-    def _description(self) -> str:
-        return str(self._store.values(self._id, FIELDS).get("description", ""))
-
 
 def _check_scalars(name: str, entries: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(entries, Mapping):
         raise TypeError(f"{name} must be a dict, not {type(entries).__name__}")
     return {values.check_key(key): values.check_scalar(key, value) for key, value in entries.items()}
-
-
-__all__ = ["ExperimentRun", "KeyExists"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verta_store import ids
@@ -71,13 +72,13 @@ class RunModel:
         logged = (MODEL_KEY, API_KEY, MODULES_KEY)
         if not overwrite:
             self._store.require_absent(self._id, ARTIFACTS, logged)
-        packed = packing.pack_model(model, custom_modules, model_api, has_artifacts=keys is not None)
+        packed = packing.pack_model(model, custom_modules, model_api, has_artifacts=bool(keys))
         records = {
             MODEL_KEY: self._stored_bytes(packed.data, MODEL_KEY, packed.method, "MODEL"),
             API_KEY: self._stored_bytes(json.dumps(packed.api).encode(), API_KEY),
         }
         with tempfile.TemporaryDirectory(prefix="verta_local-modules-") as folder:
-            modules.stage_modules(folder, packed.modules)
+            modules.stage_modules(Path(folder), packed.modules)
             ref = self._store.put_tree(folder)
         records[MODULES_KEY] = Artifact(
             "tree", MODULES_KEY, ref.digest, ref.size_bytes, ref.file_count, type="CODE"

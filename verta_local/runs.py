@@ -82,7 +82,7 @@ class LazyList(Generic[Item]):
         """
         predicates = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
         found = copy.copy(self)
-        found._query = self._query.where(*predicates)  # type: ignore[arg-type]
+        found._query = self._query.where(*predicates)
         return found
 
     def sort(self, key: str, descending: bool = False) -> Self:

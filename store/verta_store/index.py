@@ -105,6 +105,18 @@ class Index:
         rows: list[tuple[Any, ...]] = self._guarded(lambda: self._open().execute(sql, parameters).fetchall())
         return rows
 
+    def reading_connection(self) -> sqlite3.Connection:
+        """A connection of the caller's own that can read and not write."""
+        if self._path == ":memory:":
+            copy = sqlite3.connect(":memory:")
+            self._open().backup(copy)
+            copy.execute("PRAGMA query_only = 1")
+            return copy
+        self._guarded(self._open)
+        connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)
+        connection.execute("PRAGMA query_only = 1")
+        return connection
+
     def close(self) -> None:
         """Closes the database."""
         with self._lock:

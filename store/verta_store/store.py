@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -356,6 +357,10 @@ class Store:
         """Rows of a SELECT over the index."""
         self.refresh()
         return self._index.run(sql, parameters)
+
+    def reading_connection(self) -> sqlite3.Connection:
+        """A connection to the index, for reading only; the caller closes it."""
+        return self._index.reading_connection()
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()

@@ -1,0 +1,71 @@
+"""Make text_embedding.ipynb from text_embedding.py: split it at its `# %%` marks, run it, keep the output.
+
+    pip install "verta_local[tensorflow]" nbclient ipykernel
+    python examples/make_notebook.py
+
+Runs in a temporary folder with a store of its own. What belongs to the machine (the path of that folder, the
+kernel's version, file names of the kernel's cells) does not get into the notebook.
+"""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOURCE = HERE / "text_embedding.py"
+NOTEBOOK = HERE / "text_embedding.ipynb"
+SHOWN_FOLDER = "/home/me/text-search"  # in the kept output, in place of the temporary folder
+
+
+def split_cells(source):
+    """[("markdown" or "code", text), ...] of a script in the percent format."""
+    cells = []
+    for part in re.split(r"(?m)^# %%", source)[1:]:
+        mark, text = part.split("\n", 1)
+        if mark.strip() == "[markdown]":
+            cells.append(("markdown", re.sub(r"(?m)^# ?", "", text).strip()))
+        else:
+            cells.append(("code", re.sub(r"(?m)  # noqa.*$", "", text).strip()))
+    return cells
+
+
+def clean_text(text, folder):
+    """Output as it is kept: without the temporary folder and the kernel's own file names."""
+    text = text.replace(folder, SHOWN_FOLDER)
+    return re.sub(r"\S*ipykernel_\d+/\d+\.py:\d+: ", "", text)
+
+
+def main():
+    import nbformat  # noqa: PLC0415 - split_cells() is used without it
+    from nbclient import NotebookClient  # noqa: PLC0415 - see above
+
+    notebook = nbformat.v4.new_notebook()
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    for i, (kind, text) in enumerate(split_cells(SOURCE.read_text())):
+        cell = nbformat.v4.new_code_cell(text) if kind == "code" else nbformat.v4.new_markdown_cell(text)
+        cell["id"] = f"cell-{i}"  # the library draws a random one, which would show as a change each time
+        notebook.cells.append(cell)
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = os.path.realpath(folder)
+        for name in ("STORE", "CACHE", "STATE", "DATA"):
+            os.environ[f"VERTA_LOCAL_{name}"] = os.path.join(
+                folder, f".verta_local{'' if name == 'STORE' else '-' + name}"
+            )
+        NotebookClient(
+            notebook, timeout=300, record_timing=False, resources={"metadata": {"path": folder}}
+        ).execute()
+        notebook.metadata["language_info"] = {"name": "python"}
+        for cell in notebook.cells:
+            for output in cell.get("outputs", ()):
+                if "text" in output:
+                    output["text"] = clean_text(output["text"], folder)
+
+    nbformat.validate(notebook)
+    nbformat.write(notebook, NOTEBOOK)
+    print(f"{NOTEBOOK.name}: {len(notebook.cells)} cells")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The command line, `verta-local`: parse, call one method, print. Errors are one sentence on stderr, exit code 1."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit code: 0, 1 for an error, 2 for misuse."""
+    from .parser import make_parser  # noqa: PLC0415 - start-up time of whoever imports the package
+
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.run is None:
+        parser.print_help()
+        return 2
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # `verta-local ls | head`: whoever read us has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        if os.environ.get("VERTA_LOCAL_DEBUG"):
+            raise
+        from .terminal import plain  # noqa: PLC0415
+
+        print(f"verta-local: {plain(str(error), keep_lines=True)}", file=sys.stderr)
+        return 1

@@ -1,0 +1,290 @@
+"""One function a command: call one method, print what it returned."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from verta_store import open_store
+from verta_store.query import Query, SortKey, parse_sort_key
+from verta_store.records import ARTIFACTS, ATTRIBUTES, HYPERPARAMETERS, METRICS
+
+from .. import config
+from .terminal import plain, print_json, print_table, show_size, show_time, show_value
+
+if TYPE_CHECKING:
+    from verta_store import Store
+    from verta_store.index import EntityRow
+
+    from ..run import ExperimentRun
+
+
+def _store(options: argparse.Namespace) -> Store:
+    path, _ = config.choose_store(options.store)
+    return open_store(path, config.cache_dir(), durability=config.choose_durability())
+
+
+def _row(store: Store, word: str) -> EntityRow:
+    """The run that a user means: its id, the beginning of one, or a name that only one run has.
+
+    Raises:
+        ValueError: none, or more than one.
+    """
+    from verta_store.index import EntityRow  # noqa: PLC0415
+
+    pattern = word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    rows = store.select(
+        "SELECT id, kind, parent, name, generation, created_ms, updated >> 12 FROM entities"
+        " WHERE kind = 'run' AND deleted IS NULL AND (name = ? OR id LIKE ? ESCAPE '\\') ORDER BY updated DESC LIMIT 6",
+        (word, pattern),
+    )
+    exact = [row for row in rows if row[0] == word] or rows
+    if not exact:
+        raise ValueError(f"no run {word!r} in the store {store.root}; list them with: verta-local ls")
+    if len(exact) > 1:
+        some = ", ".join(f"{row[3]!r} ({row[0][:8]})" for row in exact[:5])
+        raise ValueError(f"{word!r} means more than one run: {some}; give more of the id")
+    return EntityRow(*exact[0])
+
+
+def _run(options: argparse.Namespace) -> ExperimentRun:
+    from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
+
+    store = _store(options)
+    return ExperimentRun(store, _row(store, options.run_name))
+
+
+def demo(options: argparse.Namespace) -> int:
+    """`verta-local demo`"""
+    from pathlib import Path  # noqa: PLC0415
+
+    from ..demo import run_demo  # noqa: PLC0415 - start-up time
+
+    return run_demo(Path(options.store).absolute() if options.store else None)
+
+
+def init(options: argparse.Namespace) -> int:
+    """`verta-local init [PATH]`"""
+    path = os.path.abspath(options.store or options.path)
+    store = open_store(path, config.cache_dir(), create=True)
+    print(f"{'made a store in' if store.was_created else 'there is a store already in'} {store.root}")
+    return 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    """`verta-local serve RUN ...`"""
+    from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
+    from ..serving import ServedModel, serve_foreground  # noqa: PLC0415 - start-up time
+
+    store = _store(options)
+    specs = [ExperimentRun(store, _row(store, word)).model_spec(for_deployment=True) for word in options.runs]
+
+    def announce(models: list[ServedModel]) -> None:
+        for model in models:
+            print(f"serving {plain(model.run_name)}\n  url    {model.url}\n  token  {model.token or '(none)'}")
+            print(f"  try    {model.curl}")
+        print("Ctrl-C ends it; requests in flight are answered.", flush=True)
+
+    more: dict[str, Any] = {} if options.threads is None else {"threads": options.threads}
+    code: int = serve_foreground(
+        specs,
+        host=options.host,
+        port=options.port,
+        token=options.token,
+        no_token=options.no_token,
+        on_ready=announce,
+        **more,
+    )
+    return code
+
+
+def predict(options: argparse.Namespace) -> int:
+    """`verta-local predict RUN [JSON]`"""
+    text = sys.stdin.read() if options.data == "-" else options.data
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the input is not JSON ({error}); text needs quotes of its own: '\"like this\"'") from error
+    if options.run_name.startswith(("http://", "https://")):
+        from ..deployment import DeployedModel  # noqa: PLC0415 - start-up time
+
+        model = DeployedModel.from_url(options.run_name, options.token)
+    else:
+        model = _run(options).get_deployed_model()
+    print(json.dumps(model.predict(data), ensure_ascii=False))
+    return 0
+
+
+def deploy(options: argparse.Namespace) -> int:
+    """`verta-local deploy RUN`"""
+    run = _run(options)
+    status = run.deploy(path=options.path, token=options.token, no_token=options.no_token, wait=True)
+    print(f"{status['status']}\n  url    {status['url']}\n  token  {status['token'] or '(none)'}")
+    return 0
+
+
+def undeploy(options: argparse.Namespace) -> int:
+    """`verta-local undeploy RUN`"""
+    print(_run(options).undeploy(wait=True)["status"])
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """`verta-local status`"""
+    from ..deployment import local  # noqa: PLC0415 - start-up time
+
+    found = local.list_deployments()
+    if not found:
+        print("nothing is deployed")
+        return 0
+    rows = [
+        (str(d["run_id"])[:8], plain(str(d.get("run_name") or "")), str(d["status"]), str(d["url"] or ""))
+        for d in found
+    ]
+    print_table(("RUN", "NAME", "STATUS", "URL"), rows)
+    return 0
+
+
+def ls(options: argparse.Namespace) -> int:
+    """`verta-local ls`"""
+    store = _store(options)
+    sort: SortKey | None = parse_sort_key(options.sort, is_descending=True) if options.sort else None
+    query = Query("run", sort=sort).where(*options.where)
+    rows = store.find(query, options.n or None)
+    parents = dict(store.select("SELECT id, name FROM entities WHERE kind = 'experiment'"))
+    found: dict[str, dict[str, dict[str, Any]]] = {row.id: {HYPERPARAMETERS: {}, METRICS: {}} for row in rows}
+    for run_id, section, key, value in store.values_of_many([row.id for row in rows]):
+        if section in found[run_id]:
+            found[run_id][section][key] = value
+    if options.json:
+        print_json(
+            [
+                {
+                    "id": r.id,
+                    "name": r.name,
+                    "experiment": parents.get(r.parent),
+                    "updated_ms": r.updated_ms,
+                    **found[r.id],
+                }
+                for r in rows
+            ]
+        )
+        return 0
+    table = []
+    for row in rows:
+        parts = found[row.id]
+        shown = [
+            ", ".join(f"{plain(k)}={show_value(v)}" for k, v in parts[s].items()) for s in (METRICS, HYPERPARAMETERS)
+        ]
+        experiment = plain(parents.get(row.parent, ""))
+        table.append((row.id[:8], plain(row.name), experiment, show_time(row.updated_ms), *shown))
+    if not table:
+        print(f"no runs in {store.root}")
+        return 0
+    print_table(("RUN", "NAME", "EXPERIMENT", "CHANGED", "METRICS", "HYPERPARAMETERS"), table)
+    count = store.count(query)
+    if count > len(rows):
+        print(f"{len(rows)} of {count:,} runs; -n 0 shows all")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """`verta-local show RUN`"""
+    run = _run(options)
+    store = _store(options)
+    experiment = store.entity(run._parent or "")
+    project = store.entity(experiment.parent or "")
+    sections = {name: store.values(run.id, name) for name in (HYPERPARAMETERS, METRICS, ATTRIBUTES, ARTIFACTS)}
+    series = {key: store.points(run.id, key) for key in store.point_keys(run.id)}
+    tags = run.get_tags()
+    if options.json:
+        observations = {key: [[p.value, p.timestamp_ms, p.epoch] for p in points] for key, points in series.items()}
+        head = {"id": run.id, "name": run.name, "experiment": experiment.name, "project": project.name, "tags": tags}
+        print_json({**head, "created_ms": run.get_date_created(), **sections, "observations": observations})
+        return 0
+    print(f"run          {plain(run.name)}\nid           {run.id}")
+    print(f"in           {plain(project.name)} / {plain(experiment.name)}")
+    print(f"created      {show_time(run.get_date_created())}")
+    if tags:
+        print(f"tags         {', '.join(map(plain, tags))}")
+    for name in (HYPERPARAMETERS, METRICS, ATTRIBUTES):
+        if sections[name]:
+            print(f"\n{name}")
+            width = max(map(len, sections[name]))
+            for key, value in sections[name].items():
+                print(f"  {plain(key).ljust(width)}  {show_value(value)}")
+    if series:
+        print("\nobservations")
+        for key, points in series.items():
+            print(f"  {plain(key)}  {len(points)} points, last {show_value(points[-1].value)}")
+    if sections[ARTIFACTS]:
+        print("\nartifacts")
+        _print_artifacts(sections[ARTIFACTS])
+    return 0
+
+
+def artifacts(options: argparse.Namespace) -> int:
+    """`verta-local artifacts ls RUN` and `verta-local artifacts get RUN KEY [TARGET]`"""
+    run = _run(options)
+    if options.action == "ls":
+        _print_artifacts(run._store.values(run.id, ARTIFACTS))
+        return 0
+    if options.key is None:
+        raise ValueError(f"which artifact? give one of its keys: {', '.join(run.get_artifact_keys()) or '(none)'}")
+    target = options.target
+    if os.path.isdir(target):
+        target = os.path.join(target, run.artifact_file_name(options.key))
+    print(run.download_artifact(options.key, target))
+    return 0
+
+
+def _print_artifacts(records: dict[str, Any]) -> None:
+    rows = []
+    for key, record in records.items():
+        size = "" if record["kind"] == "path" else show_size(record.get("size_bytes", 0))
+        kind = {"tree": f"folder, {record.get('file_count', 0)} files", "path": "path"}.get(record["kind"], "file")
+        rows.append((f"  {plain(key)}", kind, size, plain(record["name"]), record.get("digest", "")[:19]))
+    print_table(("  KEY", "KIND", "SIZE", "NAME", "DIGEST"), rows)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """`verta-local verify [--deep]`: exit code 0 for a sound store, 1 for a damaged one."""
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from verta_store.fsck import verify as verify_store  # noqa: PLC0415 - start-up time
+
+    report = verify_store(_store(options), deep=options.deep)
+    if options.json:
+        print_json({**asdict(report), "is_clean": report.is_clean})
+        return 0 if report.is_clean else 1
+    for problem in report.problems:
+        print(plain(str(problem)))
+    for note in report.notes:
+        print(f"note: {plain(note)}")
+    read = f"{report.journal_count} journals, {report.record_count:,} records, {report.blob_count} blobs"
+    read += f", {report.tree_count} folders with {report.file_count:,} files"
+    depth = f"every byte ({show_size(report.bytes_read)})" if options.deep else "sizes; --deep reads every byte"
+    result = "sound" if report.is_clean else f"{len(report.problems)} PROBLEMS"
+    print(f"{result}: {read}; checked {depth}")
+    return 0 if report.is_clean else 1
+
+
+def query(options: argparse.Namespace) -> int:
+    """`verta-local query SQL`"""
+    from sqlite_utils import Database  # noqa: PLC0415 - start-up time
+
+    store = _store(options)
+    store.refresh()
+    database = Database(store.reading_connection())
+    try:
+        rows = list(database.query(options.sql))
+    finally:
+        database.conn.close()
+    if options.json:
+        print_json(rows)
+    elif rows:
+        print_table([plain(name) for name in rows[0]], [[show_value(v) for v in row.values()] for row in rows])
+    return 0

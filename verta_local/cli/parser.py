@@ -1,0 +1,114 @@
+"""The commands of `verta-local`, their options, and an example of each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from .._version import __version__
+from . import commands
+
+_EPILOG = """\
+RUN is a run's id, the beginning of one, or a name that only one run has.
+The store: --store, else VERTA_LOCAL_STORE, else the nearest .verta_local folder from here upwards, else your own.
+
+example:
+  verta-local demo
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; the chosen command's function is in `run`."""
+    parser = argparse.ArgumentParser(
+        prog="verta-local",
+        description="A local-first, file-backed experiment store that deploys classes as models.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"verta-local {__version__}")
+    parser.add_argument("--store", metavar="PATH", default=None, help="the store's folder")
+    parser.set_defaults(run=None)
+    group = parser.add_subparsers(metavar="COMMAND", title="commands")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], about: str, example: str) -> argparse.ArgumentParser:
+        command = group.add_parser(
+            name,
+            help=about,
+            description=f"{about[0].upper()}{about[1:]}.",
+            epilog=f"example:\n  {example}\n",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        # After the command too; SUPPRESS, so that it does not undo the one before the command.
+        command.add_argument("--store", metavar="PATH", default=argparse.SUPPRESS, help="the store's folder")
+        command.set_defaults(run=run)
+        return command
+
+    add("demo", commands.demo, "train, log, deploy and query a small search model, offline", "verta-local demo")
+    init = add("init", commands.init, "make a store", "verta-local init .verta_local")
+    init.add_argument("path", nargs="?", default=".verta_local", help="the new folder (.verta_local)")
+
+    serve = add(
+        "serve", commands.serve, "serve the models of runs in the foreground, until Ctrl-C", "verta-local serve RUN"
+    )
+    serve.add_argument("runs", metavar="RUN", nargs="+", help="the runs to serve")
+    serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=int, default=0, help="the port (0: a free one)")
+    serve.add_argument("--token", default=None, help="what callers must send as Access-Token (a random one)")
+    serve.add_argument("--no-token", action="store_true", help="let everybody on this machine call the model")
+    serve.add_argument("--threads", type=int, default=None, help="predictions at a time in each model")
+
+    predict = add(
+        "predict",
+        commands.predict,
+        "ask a deployed model",
+        "verta-local predict RUN '\"how do I sort a list?\"'",
+    )
+    predict.add_argument("run_name", metavar="RUN", help="a run whose model is deployed, or the URL of a served model")
+    predict.add_argument("data", nargs="?", default="-", help="the input as JSON; without it standard input")
+    predict.add_argument("--token", default=None, help="the token, with a URL")
+
+    deploy = add("deploy", commands.deploy, "serve a run's model in the background", "verta-local deploy RUN")
+    deploy.add_argument("run_name", metavar="RUN")
+    deploy.add_argument("--path", default=None, help="the last part of the URL (the run's id)")
+    deploy.add_argument("--token", default=None, help="what callers must send as Access-Token (a random one)")
+    deploy.add_argument("--no-token", action="store_true", help="let everybody on this machine call the model")
+    undeploy = add("undeploy", commands.undeploy, "end a run's deployment", "verta-local undeploy RUN")
+    undeploy.add_argument("run_name", metavar="RUN")
+    add("status", commands.status, "list this user's deployments on this machine", "verta-local status")
+
+    ls = add(
+        "ls",
+        commands.ls,
+        "list runs, the last changed first",
+        "verta-local ls --where 'metrics.recall > 0.9' --sort metrics.recall",
+    )
+    ls.add_argument("--where", action="append", default=[], metavar="PREDICATE", help="a condition; may be repeated")
+    ls.add_argument("--sort", metavar="KEY", default=None, help="the highest value of this key first")
+    ls.add_argument("-n", type=int, default=20, metavar="COUNT", help="at most so many (20); 0 for all")
+    ls.add_argument("--json", action="store_true", help="for programs")
+
+    show = add("show", commands.show, "show all that a run holds", "verta-local show RUN")
+    show.add_argument("run_name", metavar="RUN")
+    show.add_argument("--json", action="store_true", help="for programs")
+
+    artifacts = add(
+        "artifacts", commands.artifacts, "list or copy out a run's artifacts", "verta-local artifacts get RUN index ."
+    )
+    artifacts.add_argument("action", choices=("ls", "get"))
+    artifacts.add_argument("run_name", metavar="RUN")
+    artifacts.add_argument("key", nargs="?", help="the artifact to copy out")
+    artifacts.add_argument("target", nargs="?", default=".", help="the folder to copy it into, or the new path (.)")
+
+    verify = add("verify", commands.verify, "look for damage in the store; change nothing", "verta-local verify --deep")
+    verify.add_argument("--deep", action="store_true", help="hash every stored byte again")
+    verify.add_argument("--json", action="store_true", help="for programs")
+
+    query = add(
+        "query",
+        commands.query,
+        "run a SELECT over the index",
+        "verta-local query 'SELECT name FROM entities WHERE kind = \"run\"'",
+    )
+    query.add_argument("sql", help="one SELECT; the tables are described in store/README.md")
+    query.add_argument("--json", action="store_true", help="for programs")
+    return parser

@@ -1,0 +1,201 @@
+"""Deploying on this machine: one background serving process per user and host, joined if it runs, else started.
+
+All functions return status dicts: {"status": "not deployed" | "deploying" | "deployed" | "error", "url": str or None,
+"token": str or None, "message": str}, for a deployed model also run_id, run_name, store_id, store, route, pid (of the
+model's process), restarts, created_at (seconds), log (path of what the model prints).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from verta_local.deployment.supervisor import Admin, StateFile, SupervisorGone, find, host_folder, is_running, start
+from verta_local.errors import DeploymentError
+from verta_local.interpreter import Interpreter
+
+_LOCK_TIMEOUT_S = 60.0
+_TRIES = 20
+_POLL_S = 20.0
+_END_TIMEOUT_S = 15.0
+
+
+def deploy(
+    spec: dict[str, Any],
+    *,
+    path: str | None = None,
+    token: str | None = None,
+    no_token: bool = False,
+    wait: bool = False,
+    threads: int = 4,
+    predict_timeout_s: float = 60.0,
+    _loader: str | None = None,
+) -> dict[str, Any]:
+    """Serves a model spec in the background at .../predict/<run id>, or .../predict/<project id>/<path>.
+
+    What is deployed already stays as it is; a changed model, or another run at the same path, takes over without a
+    lost request. `token` None: a random one of 256 bits, or the present one. `wait` returns when the model answers.
+    `threads` requests run at a time; one that takes longer than `predict_timeout_s` fails.
+
+    Raises:
+        DeploymentError: "model deployment is failing;" and the model's own traceback (with `wait`); or the serving
+            process does not start.
+        ValueError: a path or token that cannot be used.
+    """
+    order = {
+        "spec": spec,
+        "path": path,
+        "token": token,
+        "no_token": no_token,
+        "threads": threads,
+        "predict_timeout_s": predict_timeout_s,
+        "interpreter": _this_interpreter(),
+        "loader": _loader,
+    }
+    admin, status = _order(order)
+    try:
+        if wait:
+            status = _wait_until_settled(admin, status)
+    finally:
+        admin.close()
+    return _public(status)
+
+
+def undeploy(store_id: str, run_id: str, wait: bool = False) -> dict[str, Any]:
+    """Takes a run's model down; no error when it is not deployed. `wait` returns when its process is gone.
+
+    Requests that run are answered first. The last one to go takes the background process with it.
+    """
+    admin = find()
+    if admin is None:
+        return status(store_id, run_id)
+    try:
+        query = {"store_id": store_id, "wait": "1" if wait else "0"}
+        admin.call("DELETE", f"/deployments/{run_id}", query)
+        if wait and not admin.call("GET", "/deployments")[1]:
+            _wait_for_end(admin)
+    except SupervisorGone:
+        pass  # it went on its own: then nothing is deployed
+    finally:
+        admin.close()
+    return _not_deployed("the model was undeployed: run.deploy() serves it again")
+
+
+def status(store_id: str, run_id: str) -> dict[str, Any]:
+    """What a run's deployment is doing now, asked from the serving process itself."""
+    admin = find()
+    if admin is not None:
+        try:
+            code, found = admin.call("GET", f"/deployments/{run_id}", {"store_id": store_id})
+            return _public(found) if code == 200 else _not_deployed("the model is not deployed: run.deploy() serves it")
+        except SupervisorGone:
+            pass  # it ended between the two questions
+        finally:
+            admin.close()
+    left = StateFile.read()
+    for entry in left.deployments if left is not None else []:
+        if entry.get("run_id") == run_id and entry.get("store_id") == store_id:
+            return _not_deployed(
+                "the model was deployed, but its serving process is gone (killed, or this machine was restarted): "
+                "run.deploy() serves it again"
+            )
+    return _not_deployed("the model is not deployed: run.deploy() serves it")
+
+
+def list_deployments() -> list[dict[str, Any]]:
+    """The status dicts of all that this user has deployed on this host, oldest first."""
+    admin = find()
+    if admin is None:
+        return []
+    try:
+        return [_public(found) for found in admin.call("GET", "/deployments")[1]]
+    except SupervisorGone:
+        return []
+    finally:
+        admin.close()
+
+
+def _order(order: dict[str, Any]) -> tuple[Admin, dict[str, Any]]:
+    """Hands the order to the serving process, which is started if there is none."""
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - start-up time
+
+    folder = host_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "start.lock", timeout=_LOCK_TIMEOUT_S):
+            for _ in range(_TRIES):
+                admin = find() or start(order)
+                try:
+                    code, found = admin.call("POST", "/deployments", body=order)
+                except SupervisorGone:
+                    admin.close()
+                    time.sleep(0.25)  # it is on its way out: another one is needed
+                    continue
+                if code == 200:
+                    return admin, found
+                admin.close()
+                text = found.get("message", f"status {code}") if isinstance(found, dict) else f"status {code}"
+                raise ValueError(text) if code == 400 else DeploymentError(text)
+    except Timeout:
+        raise DeploymentError(
+            f"another program has been deploying for {_LOCK_TIMEOUT_S:g} s: "
+            f"if none does, delete {folder / 'start.lock'} and try again"
+        ) from None
+    raise DeploymentError("the serving process keeps ending: its log is in " + str(folder / "supervisor.log"))
+
+
+def _wait_until_settled(admin: Admin, status: dict[str, Any]) -> dict[str, Any]:
+    generation = status["generation"]
+    query = {"generation": str(generation), "wait_s": str(_POLL_S)}
+    if status["store_id"] is not None:
+        query["store_id"] = status["store_id"]
+    while True:
+        if status["status"] == "error":
+            raise DeploymentError(f"model deployment is failing;\n{status['message']}")
+        failure = status["failure"]
+        if failure is not None and failure["generation"] >= generation:
+            raise DeploymentError(f"model deployment is failing;\n{failure['message']}")
+        if status["settled_generation"] >= generation and status["status"] == "deployed":
+            return status
+        try:
+            code, found = admin.call("GET", f"/deployments/{status['run_id']}", query)
+        except SupervisorGone:
+            raise DeploymentError("model deployment is failing;\nthe serving process ended while it loaded") from None
+        if code != 200:
+            raise DeploymentError("model deployment is failing;\nthe model was undeployed while it was loading")
+        if found["settled_generation"] >= generation and found["status"] == "deploying":
+            time.sleep(0.05)  # it was ready and died since: it is being started again
+        status = found
+
+
+def _wait_for_end(admin: Admin) -> None:
+    deadline = time.monotonic() + _END_TIMEOUT_S
+    while time.monotonic() < deadline and (is_running(admin.pid) or _is_announced(admin)):
+        time.sleep(0.02)
+
+
+def _is_announced(admin: Admin) -> bool:
+    left = StateFile.read()
+    return left is not None and left.instance == admin.instance
+
+
+def _this_interpreter() -> dict[str, Any]:
+    try:
+        current = Interpreter.current()
+    except RuntimeError as error:
+        raise DeploymentError(f"cannot deploy from this program: {error}") from None
+    return {
+        "executable": current.executable,
+        "folders": current.folders,
+        "environment": current.environment,
+    }
+
+
+def _public(found: dict[str, Any]) -> dict[str, Any]:
+    hidden = ("generation", "settled_generation", "failure")
+    first = {key: found[key] for key in ("status", "url", "token", "message")}
+    return {**first, **{key: value for key, value in found.items() if key not in first and key not in hidden}}
+
+
+def _not_deployed(message: str) -> dict[str, Any]:
+    return {"status": "not deployed", "url": None, "token": None, "message": message}

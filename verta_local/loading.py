@@ -1,0 +1,254 @@
+"""The one place of the project that unpickles, or imports, what was logged.
+
+Whatever runs logged code passes `may_load` first; every byte of a pickle is verified, and it is unpickled from the
+verified bytes in memory. The engine checks digests; the user's modules are imported by `stored_modules`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import pickletools
+import platform
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import verta_store
+from verta_store import Store, open_store
+from verta_store.errors import StoreError
+
+from .environment import unmet_pins
+from .errors import LoadError
+from .stored_modules import ModuleTree, borrowed, install
+
+_OWN_FOLDERS = tuple(
+    os.path.join(os.path.dirname(os.path.abspath(str(file))), "") for file in (__file__, verta_store.__file__)
+)
+
+
+def may_load(digest: str, author: str | None) -> bool:
+    """The policy in front of all logged code: whether the object `digest`, logged by `author`, may run here.
+
+    Args:
+        author: who logged it, or None where that is not known.
+
+    What lies in a store that this user opened may; this is the place for anything stricter.
+    """
+    return True
+
+
+def load_object(store: Store, digest: str, author: str | None = None) -> Any:
+    """Return the object of a pickle in the store.
+
+    Raises:
+        MissingObject, CorruptObject: nothing was unpickled.
+        LoadError: the policy forbids it, or unpickling failed; `.traceback` is that of the object's own code.
+    """
+    _require_allowed(digest, author)
+    data = store.read_verified(digest)
+    try:
+        return pickle.loads(data)
+    except (Exception, SystemExit) as error:
+        raise _load_error("the object", error, None) from error
+
+
+def load_model(spec: Mapping[str, Any]) -> Any:
+    """Return the model of a spec, ready to predict; for a process that exists for this model alone.
+
+    A class is called with `artifacts={key: path}`, the paths being those in the store; a class logged without
+    artifacts gets `artifacts={}` if its `__init__` takes that name, else nothing. A function becomes an object
+    whose `predict` it is. The user's modules stay first on `sys.path`, so that late imports find them.
+
+    Args:
+        spec: the model spec (`run.model_spec()`).
+
+    Raises:
+        LoadError: an object is missing or damaged, the requirements or the Python version are not met, or the
+            user's code failed; `.traceback` is the user's own traceback then, else ''.
+    """
+    try:
+        store = open_store(spec["store"], spec["cache_dir"])
+        _check_requirements(spec)
+        artifacts = _artifact_paths(store, spec)
+        tree = _module_tree(store, spec)
+        if tree is not None:
+            install(tree)
+        logged = _unpickle_model(store, spec, tree)
+    except StoreError as error:
+        raise LoadError(f"{_name_of(spec)} cannot be loaded: {error}") from error
+    try:
+        model = _instantiate(logged, artifacts) if isinstance(logged, type) else logged
+    except (Exception, SystemExit) as error:
+        what = f"{logged.__qualname__}() of {_name_of(spec)}"
+        raise _load_error(what, error, tree) from error
+    if callable(getattr(model, "predict", None)):
+        return model
+    if callable(model) and not isinstance(logged, type):
+        return _FunctionModel(model)
+    raise LoadError(f"{_name_of(spec)} has no method predict(data); it is of type {type(model).__qualname__}")
+
+
+def load_logged_model(spec: Mapping[str, Any]) -> Any:
+    """Return what was given to `log_model`: the class itself, or the object. For the user's own process.
+
+    The user's modules are borrowed for it (see `stored_modules.borrowed`): the process is left as it was. That
+    requirements are missing is said only when loading fails for it.
+
+    Raises:
+        MissingObject, CorruptObject: nothing was unpickled or imported.
+        LoadError: as `load_model`.
+    """
+    store = open_store(spec["store"], spec["cache_dir"])
+    tree = _module_tree(store, spec)
+    if tree is None:
+        return _unpickle_model(store, spec, None)
+    with borrowed(tree):
+        return _unpickle_model(store, spec, tree)
+
+
+class _FunctionModel:
+    """Gives a logged function the shape of a model."""
+
+    def __init__(self, function: Any) -> None:
+        self.predict = function
+
+
+def _require_allowed(digest: str, author: str | None) -> None:
+    if not may_load(digest, author):
+        by = f", logged by {author}," if author else ""
+        raise LoadError(f"{digest}{by} may not be loaded here")
+
+
+def _artifact_paths(store: Store, spec: Mapping[str, Any]) -> dict[str, str]:
+    """Artifact key -> path in the store, in the order given to `log_model`; every byte was checked by this host."""
+    paths = {}
+    for key, artifact in spec["artifacts"].items():
+        kind, digest, name = artifact["kind"], artifact["digest"], artifact["name"]
+        if kind not in ("blob", "tree"):  # only the text of a path was logged
+            paths[key] = name
+            continue
+        store.check(kind, digest)
+        unpacked = artifact.get("unpack", False)
+        path = store.unpacked_path_of(digest, name) if unpacked else store.path_of(kind, digest, name)
+        paths[key] = os.fspath(path)
+    return paths
+
+
+def _module_tree(store: Store, spec: Mapping[str, Any]) -> ModuleTree | None:
+    """The user's modules, checked; None without any."""
+    modules = spec.get("custom_modules")
+    if not modules:
+        return None
+    digest = modules["digest"]
+    _require_allowed(digest, spec.get("author"))
+    store.check("tree", digest)
+    digests = {entry.path: entry.digest for entry in store.tree_entries(digest) if not entry.is_folder}
+    return ModuleTree(os.fspath(store.path_of("tree", digest, "custom_modules")), digests)
+
+
+def _unpickle_model(store: Store, spec: Mapping[str, Any], tree: ModuleTree | None) -> Any:
+    digest = spec["model"]["digest"]
+    _require_allowed(digest, spec.get("author"))
+    data = store.read_verified(digest)
+    _check_python(spec, data)
+    try:
+        return pickle.loads(data)
+    except (Exception, SystemExit) as error:
+        raise _load_error(_name_of(spec), error, tree, spec) from error
+
+
+def _instantiate(model_class: type, artifacts: dict[str, str]) -> object:
+    if artifacts or _accepts_artifacts(model_class):
+        return model_class(artifacts=artifacts)  # as in Verta: by keyword
+    return model_class()
+
+
+def _accepts_artifacts(model_class: type) -> bool:
+    try:
+        inspect.signature(model_class).bind(artifacts={})
+    except (TypeError, ValueError):  # ValueError: written in C, without a signature
+        return False
+    return True
+
+
+# Does it fit here?
+
+
+def _check_requirements(spec: Mapping[str, Any]) -> None:
+    unmet = unmet_pins(spec.get("requirements") or ())
+    if unmet:
+        raise LoadError(
+            f"{_name_of(spec)} needs what is not installed here: {', '.join(str(each) for each in unmet)}; "
+            f"run: python -m pip install {' '.join(each.pin for each in unmet)}"
+        )
+
+
+def _check_python(spec: Mapping[str, Any], data: bytes) -> None:
+    logged, running = str(spec.get("python") or ""), platform.python_version()
+    if not logged or logged.split(".")[:2] == running.split(".")[:2]:
+        return
+    by_value = spec["model"].get("by_value")
+    if by_value if by_value is not None else _holds_code(data):
+        short = ".".join(logged.split(".")[:2])
+        raise LoadError(
+            f"{_name_of(spec)} was logged by Python {logged} with the bytecode of its functions, which Python "
+            f"{running} cannot run: use Python {short}, or define the model in a module file and log it again"
+        )
+
+
+def _holds_code(data: bytes) -> bool:
+    """Whether cloudpickle wrote functions by value: it then names Python's type of code objects."""
+    strings = {argument for _, argument, _ in pickletools.genops(data) if isinstance(argument, str)}
+    return "CodeType" in strings and "_builtin_type" in strings
+
+
+# Errors
+
+
+def _name_of(spec: Mapping[str, Any]) -> str:
+    return f"the model of run {spec.get('run_name') or spec.get('run_id')!r}"
+
+
+def _load_error(
+    what: str, error: BaseException, tree: ModuleTree | None, spec: Mapping[str, Any] | None = None
+) -> LoadError:
+    cause = f"{type(error).__name__}: {error}".strip().removesuffix(":")
+    message = f"{what} cannot be loaded: {' '.join(cause.split())}"
+    if isinstance(error, ModuleNotFoundError):
+        unmet = unmet_pins((spec or {}).get("requirements") or ())
+        if unmet:
+            message += f"; not installed here: {', '.join(str(each) for each in unmet)}"
+        else:
+            message += "; install it and name it in log_requirements(), or log the model with it in custom_modules"
+    return LoadError(message, own_traceback(error, tree.folder if tree else None))
+
+
+def own_traceback(error: BaseException, modules_folder: str | None = None) -> str:
+    """Return the traceback text of the user's code: without our frames and those of Python's import machinery.
+
+    Paths into `modules_folder` are shown as `custom_modules/...`.
+    """
+    shown = traceback.TracebackException.from_exception(error)
+    _hide_own_frames(shown, set())
+    text = "".join(shown.format()).rstrip()
+    if modules_folder:
+        text = text.replace(os.path.join(modules_folder, ""), "custom_modules" + os.sep)
+    return text
+
+
+def _hide_own_frames(shown: traceback.TracebackException | None, visited: set[int]) -> None:
+    if shown is None or id(shown) in visited:
+        return
+    visited.add(id(shown))
+    shown.stack = traceback.StackSummary.from_list([each for each in shown.stack if not _is_own(each.filename)])
+    _hide_own_frames(shown.__cause__, visited)
+    _hide_own_frames(shown.__context__, visited)
+
+
+def _is_own(filename: str) -> bool:
+    return filename.startswith(("<frozen importlib", *_OWN_FOLDERS)) or _CLOUDPICKLE in filename
+
+
+_CLOUDPICKLE = os.path.join("", "cloudpickle", "cloudpickle.py")

@@ -1,0 +1,153 @@
+"""The Flask application: health, metrics, and the admin routes by which this user's programs deploy and look.
+
+The admin routes need the token of the supervisor's private state file in the header `Verta-Local-Admin`, and refuse
+whatever a browser sends: they can start programs as this user.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from verta_local.interpreter import Interpreter
+from verta_local.serving.endpoint import DEPLOYED, STOPPED
+from verta_local.serving.guard import token_matches
+from verta_local.serving.process import (
+    DEFAULT_LOADER,
+    DEFAULT_PREDICT_TIMEOUT_S,
+    DEFAULT_THREADS,
+    Program,
+)
+from verta_local.serving.table import BadRequest, Stopping
+
+if TYPE_CHECKING:
+    from verta_local.serving.supervisor import Supervisor
+
+ADMIN_PREFIX = "/admin/v1"
+ADMIN_HEADER = "Verta-Local-Admin"
+_LONGEST_WAIT_S = 30.0
+_THREADS_LIMIT = 64
+
+
+def make_app(supervisor: Supervisor) -> Flask:
+    """The application of one supervisor."""
+    app = Flask("verta_local.serving", static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    table = supervisor.table
+
+    @app.errorhandler(HTTPException)
+    def as_json(error: HTTPException) -> tuple[Response, int]:
+        return jsonify(message=error.description), error.code or 500
+
+    @app.errorhandler(BadRequest)
+    def bad_request(error: BadRequest) -> tuple[Response, int]:
+        return jsonify(message=str(error)), 400
+
+    @app.errorhandler(Exception)
+    def own_fault(error: Exception) -> tuple[Response, int]:
+        app.logger.exception("a request failed")
+        return jsonify(message=f"the server failed with {type(error).__name__}; its log says more"), 500
+
+    @app.before_request
+    def admin_only() -> tuple[Response, int] | None:
+        if not request.path.startswith(ADMIN_PREFIX) or request.path == f"{ADMIN_PREFIX}/instance":
+            return None
+        if supervisor.admin_token is None:
+            return jsonify(message="this server has no admin routes"), 404
+        if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
+            return jsonify(message="the admin routes are not for browsers"), 403
+        if not token_matches(request.headers.get(ADMIN_HEADER, ""), supervisor.admin_token):
+            return jsonify(message="the admin token is missing or wrong"), 401
+        return None
+
+    @app.get("/health/live")
+    def live() -> Response:
+        return jsonify(status="live")
+
+    @app.get("/health/ready")
+    def ready() -> tuple[Response, int]:
+        states = {endpoint.route: endpoint.state for endpoint in table.all()}
+        is_ready = all(state == DEPLOYED for state in states.values())
+        return jsonify(status="ready" if is_ready else "not ready", models=states), 200 if is_ready else 503
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        endpoints = table.all()
+        in_flight = {endpoint.route: endpoint.in_flight for endpoint in endpoints}
+        text = supervisor.metrics.text([endpoint.status() for endpoint in endpoints], in_flight)
+        return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get(f"{ADMIN_PREFIX}/instance")
+    def instance() -> Response:
+        """Proves to a caller that knows the admin token that this is the supervisor of the state file.
+
+        The caller must not send the token before: after a reboot another program may own the port.
+        """
+        nonce = request.args.get("nonce", "").encode()
+        key = (supervisor.admin_token or "").encode()
+        proof = hmac.new(key, nonce, hashlib.sha256).hexdigest() if key else ""
+        return jsonify(instance=supervisor.instance, proof=proof)
+
+    @app.get(f"{ADMIN_PREFIX}/deployments")
+    def deployments() -> Response:
+        return jsonify([supervisor.shown(endpoint) for endpoint in table.all()])
+
+    @app.post(f"{ADMIN_PREFIX}/deployments")
+    def deploy() -> tuple[Response, int]:
+        order = request.get_json(force=True)
+        if not isinstance(order, dict):
+            raise BadRequest("a deployment is a JSON object")
+        try:
+            endpoint = supervisor.deploy(order)
+        except Stopping:
+            return jsonify(message="the supervisor is shutting down"), 503
+        return jsonify(supervisor.shown(endpoint)), 200
+
+    @app.get(f"{ADMIN_PREFIX}/deployments/<run_id>")
+    def one(run_id: str) -> tuple[Response, int]:
+        endpoint = table.find(request.args.get("store_id"), run_id)
+        if endpoint is None:
+            return jsonify(status=STOPPED), 404
+        generation = request.args.get("generation", type=int)
+        if generation is not None:
+            wait_s = min(request.args.get("wait_s", default=0.0, type=float), _LONGEST_WAIT_S)
+            endpoint.wait_settled(generation, wait_s)
+        return jsonify(supervisor.shown(endpoint)), 200
+
+    @app.delete(f"{ADMIN_PREFIX}/deployments/<run_id>")
+    def undeploy(run_id: str) -> tuple[Response, int]:
+        endpoint = table.find(request.args.get("store_id"), run_id)
+        if endpoint is None:
+            return jsonify(status=STOPPED), 404
+        if request.args.get("wait") == "1":
+            table.undeploy(endpoint)
+        else:
+            threading.Thread(target=table.undeploy, args=(endpoint,), name="undeploy").start()
+        return jsonify(status=STOPPED), 200
+
+    return app
+
+
+def program_of(order: dict[str, Any]) -> Program:
+    """The program that a deployment order asks for. Raises: BadRequest."""
+    spec, interpreter = order.get("spec"), order.get("interpreter")
+    if not isinstance(spec, dict) or not isinstance(interpreter, dict):
+        raise BadRequest("a deployment needs a spec and an interpreter")
+    threads = order.get("threads", DEFAULT_THREADS)
+    timeout_s = order.get("predict_timeout_s", DEFAULT_PREDICT_TIMEOUT_S)
+    if not isinstance(threads, int) or not 1 <= threads <= _THREADS_LIMIT:
+        raise BadRequest(f"threads is a whole number from 1 to {_THREADS_LIMIT}")
+    if not isinstance(timeout_s, (int, float)) or timeout_s <= 0:
+        raise BadRequest("predict_timeout_s is a number of seconds over 0")
+    try:
+        runs_in = Interpreter(
+            str(interpreter["executable"]), dict(interpreter["folders"]), dict(interpreter["environment"])
+        )
+    except (KeyError, TypeError, ValueError):
+        raise BadRequest("an interpreter has an executable, folders and an environment") from None
+    return Program(spec, runs_in, threads, float(timeout_s), str(order.get("loader") or DEFAULT_LOADER))

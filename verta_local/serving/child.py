@@ -1,0 +1,173 @@
+"""The process of one deployed model: loads it, then answers one request at a time on each lane.
+
+Lane 0 of the work lanes is served by the main thread, which also loads the model, and the supervisor hands out the
+lowest idle lane: as long as requests come one by one, a model that is bound to its thread (SQLite connections, event
+loops, thread-local sessions) sees only the thread that made it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+
+from verta_local.serving import frames, wire
+from verta_local.serving.tracebacks import own_traceback, without_folders
+
+_OK = 200
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the child; `arguments` name its lanes. Returns the exit code: 0 when told to end, 1 when loading failed."""
+    control, lifeline, *work = frames.child_lanes(arguments)
+    _die_with_supervisor(lifeline)
+    _prepare_output()
+    if hasattr(signal, "SIGINT"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which drains
+    reader = frames.FrameReader(control)
+    order = json.loads(reader.read().body)
+    # From here on the thread below watches: loading may take minutes, and the supervisor may go in that time.
+    threading.Thread(target=_watch_control, args=(reader, work), name="control", daemon=True).start()
+    try:
+        model = _load(order)
+    except BaseException as error:  # whatever the user's code raises, SystemExit too: it is reported
+        _report_failure(control, error)
+        return 1
+    server = _ModelServer(model, int(order["body_limit_bytes"]))
+    frames.send_frame(control, frames.READY, json.dumps({"batch_predict": server.has_batch}).encode())
+    for number, lane in enumerate(work[1:], 1):
+        threading.Thread(target=server.serve, args=(lane,), name=f"predict-{number}", daemon=True).start()
+    server.serve(work[0])
+    sys.stdout.flush()
+    return 0
+
+
+def _load(order: dict[str, Any]) -> Any:
+    module_name, _, function_name = order["loader"].partition(":")
+    model = getattr(importlib.import_module(module_name), function_name)(order["spec"])
+    model_test = getattr(model, "model_test", None)
+    if callable(model_test):
+        model_test()  # as in Verta: a model's own check, before it gets traffic
+    return model
+
+
+def _report_failure(control: socket.socket, error: BaseException) -> None:
+    text = getattr(error, "traceback", "") or own_traceback(error)
+    message = f"{type(error).__name__}: {error}"
+    print(text, file=sys.stderr, flush=True)
+    report = {"message": message, "traceback": text}
+    frames.send_frame(control, frames.FAILED, json.dumps(report).encode())
+
+
+class _ModelServer:
+    """Answers requests with one model; `serve` runs in one thread per lane."""
+
+    def __init__(self, model: Any, body_limit_bytes: int) -> None:
+        self._model = model
+        self._body_limit_bytes = body_limit_bytes
+        self.has_batch = callable(getattr(model, "batch_predict", None))
+
+    def serve(self, lane: socket.socket) -> None:
+        """Answers until the supervisor closes the lane."""
+        reader = frames.FrameReader(lane)
+        while True:
+            try:
+                request = reader.read()
+            except (EOFError, OSError):
+                return
+            status, body = self._answer(request)
+            try:
+                frames.send_frame(lane, status, body)
+            except OSError:
+                return
+
+    def _answer(self, request: frames.Frame) -> tuple[int, bytes]:
+        try:
+            body = wire.unzip(request.body, self._body_limit_bytes) if request.code & frames.GZIP else request.body
+            value = wire.parse(body)
+            if request.code & ~frames.GZIP == frames.BATCH_PREDICT:
+                return _OK, wire.encode(self._batch_predict(value))
+            return _OK, wire.encode(self._model.predict(value))
+        except wire.BadBody as error:
+            return error.status, _message(str(error))
+        except wire.NotJson as error:
+            return 502, _message(str(error))
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a model's word must not end the lane
+            text = own_traceback(error)
+            print(text, file=sys.stderr, flush=True)
+            return 502, _message(without_folders(text))
+
+    def _batch_predict(self, value: Any) -> Any:
+        if not self.has_batch:
+            raise wire.BadBody("the model has no batch_predict(): send its rows one by one to predict()")
+        if not isinstance(value, dict) or not {"columns", "data"} <= value.keys():
+            raise wire.BadBody('the body of batch-predict is a table: {"columns": [..], "index": [..], "data": [[..]]}')
+        try:
+            pandas: Any = importlib.import_module("pandas")
+        except ImportError:
+            raise wire.BadBody("batch-predict needs pandas, which is not installed where the model runs") from None
+        try:
+            table = pandas.DataFrame(value["data"], index=value.get("index"), columns=value["columns"])
+        except (ValueError, TypeError, AssertionError) as error:
+            raise wire.BadBody(f"the body of batch-predict is not a table: {error}") from None
+        answer = self._model.batch_predict(table)
+        if isinstance(answer, pandas.Series):
+            answer = answer.to_frame()
+        if isinstance(answer, pandas.DataFrame):
+            return answer.to_dict("split")
+        return answer
+
+
+def _message(text: str) -> bytes:
+    return json.dumps({"message": text}).encode()
+
+
+def _prepare_output() -> None:
+    """Makes what the model prints reach its log at once and never fail, and a crash in C code leave a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    faulthandler.enable(all_threads=False)
+
+
+def _watch_control(reader: frames.FrameReader, work: list[socket.socket]) -> None:
+    """Ends the process in an orderly way when told to, and at once when the supervisor is gone."""
+    try:
+        order = reader.read()
+    except (EOFError, OSError):
+        os._exit(0)
+    if order.code == frames.EXIT:
+        for lane in work:
+            try:
+                lane.shutdown(socket.SHUT_RD)  # wakes the thread that waits for a request
+            except OSError:
+                pass  # that lane is closed already
+
+
+def _die_with_supervisor(lifeline: socket.socket) -> None:
+    """Has the kernel kill this process group as soon as the supervisor is gone, however it went.
+
+    The watching thread alone would not do: a model that hangs in C code without giving up the interpreter lock
+    stops every thread. Linux only; elsewhere the thread has to do.
+    """
+    if sys.platform != "linux":
+        return
+    import fcntl  # noqa: PLC0415 - POSIX only
+
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp() if os.getpgrp() == os.getpid() else os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, int(signal.SIGKILL))
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    lifeline.setblocking(False)
+    try:
+        gone = lifeline.recv(1) == b""
+    except BlockingIOError:
+        gone = False
+    if gone:  # it went before the signal was armed
+        os._exit(0)

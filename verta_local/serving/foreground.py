@@ -1,0 +1,140 @@
+"""`verta-local serve`: the same supervisor in this process, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verta_local import config
+from verta_local.interpreter import Interpreter
+from verta_local.serving.endpoint import DEPLOYED, ERROR, Endpoint
+from verta_local.serving.process import DEFAULT_LOADER, DEFAULT_PREDICT_TIMEOUT_S, DEFAULT_THREADS, Program
+from verta_local.serving.supervisor import Supervisor, fail
+from verta_local.serving.table import BadRequest
+
+_FOLLOW_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What a user needs to reach one served model; `curl` is a command line that can be pasted into a shell."""
+
+    run_id: str
+    run_name: str
+    url: str
+    token: str | None
+    curl: str
+
+
+def serve_foreground(
+    specs: Sequence[dict[str, Any]],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    no_token: bool = False,
+    on_ready: Callable[[list[ServedModel]], None] | None = None,
+    threads: int = DEFAULT_THREADS,
+    predict_timeout_s: float = DEFAULT_PREDICT_TIMEOUT_S,
+    allowed_hosts: tuple[str, ...] = (),
+    show_output: bool = True,
+    _loader: str = DEFAULT_LOADER,
+) -> int:
+    """Serves models (model spec dicts) in this process until SIGINT or SIGTERM; returns the exit code.
+
+    `token` None makes a random one for each model, `no_token` leaves it out (on a loopback address only).
+    `on_ready` is called once, from another thread, when every model answers. What the models print goes to stderr
+    when `show_output`. A model that does not load: its traceback on stderr, exit code 1. The first Ctrl-C answers
+    what is in flight, the second ends at once.
+    """
+    folder = config.state_dir() / "foreground" / str(os.getpid())
+    try:
+        supervisor = Supervisor(folder, host=host, port=port, allowed_hosts=allowed_hosts)
+    except OSError as error:
+        return fail(f"cannot listen on {host}:{port} ({error.strerror or error}): choose another port")
+    interpreter = Interpreter.current()
+    endpoints: list[Endpoint] = []
+    try:
+        for spec in specs:
+            program = Program(spec, interpreter, threads, predict_timeout_s, _loader)
+            endpoints.append(supervisor.deploy_program(program, None, token, no_token))
+    except (BadRequest, ValueError) as error:
+        supervisor.table.kill_all()
+        _remove(folder)
+        return fail(str(error))
+    if show_output:
+        for endpoint in endpoints:
+            log = Path(endpoint.status()["log"])
+            threading.Thread(target=_follow, args=(log,), name="follow-log", daemon=True).start()
+    watch = threading.Thread(
+        target=_announce, args=(supervisor, endpoints, on_ready, not show_output), name="announce", daemon=True
+    )
+    watch.start()
+    try:
+        return supervisor.run(handle_signals=threading.current_thread() is threading.main_thread())
+    finally:
+        _remove(folder)
+
+
+def _announce(
+    supervisor: Supervisor,
+    endpoints: list[Endpoint],
+    on_ready: Callable[[list[ServedModel]], None] | None,
+    show_traceback: bool,
+) -> None:
+    for endpoint in endpoints:
+        endpoint.wait_settled(1, timeout_s=threading.TIMEOUT_MAX)
+        status = endpoint.status()
+        if status["status"] == ERROR:
+            time.sleep(2 * _FOLLOW_EVERY_S)  # lets the model's own output, its traceback too, come first
+            if show_traceback or "Traceback" not in status["message"]:
+                print(status["message"], file=sys.stderr)
+            name = status["run_name"] or status["run_id"]
+            supervisor.exit_code = fail(f"the model of run {name} does not load: see its traceback above")
+            supervisor.stop()
+            return
+        if status["status"] != DEPLOYED:
+            return  # stopped in the meantime
+    if on_ready is not None:
+        on_ready([_served(supervisor, endpoint) for endpoint in endpoints])
+
+
+def _served(supervisor: Supervisor, endpoint: Endpoint) -> ServedModel:
+    spec = endpoint.program.spec
+    url = supervisor.url_of(endpoint)
+    words = ["curl", "-X", "POST", url, "-d", "[1, 2, 3]"]
+    if endpoint.token is not None:
+        words += ["-H", f"Access-Token: {endpoint.token}"]
+    return ServedModel(spec["run_id"], spec.get("run_name") or "", url, endpoint.token, shlex.join(words))
+
+
+def _follow(path: Path) -> None:
+    """Shows what is written to a log on stderr, for as long as this process lives."""
+    at_byte = 0
+    while True:
+        try:
+            with path.open("rb") as log:
+                if log.seek(0, os.SEEK_END) < at_byte:
+                    at_byte = 0  # the log was cut
+                log.seek(at_byte)
+                text = log.read()
+                at_byte += len(text)
+        except OSError:
+            text = b""
+        if text:
+            sys.stderr.write(text.decode("utf-8", "replace"))
+            sys.stderr.flush()
+        time.sleep(_FOLLOW_EVERY_S)
+
+
+def _remove(folder: Path) -> None:
+    import shutil  # noqa: PLC0415 - start-up time
+
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,179 @@
+"""Length-prefixed frames between the supervisor and a model's process, and the lanes that carry them.
+
+A frame is `code, head length, meta length, body length` in network order, then head, meta and body. To the child the
+code is what to do, from the child it is the HTTP status. A lane carries one request and then its answer, never two
+at once, so there is nothing to match up and a reader never holds bytes of the next frame.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import socket
+import struct
+import sys
+import time
+from dataclasses import dataclass
+
+PREDICT = 1
+BATCH_PREDICT = 2
+GZIP = 0x100  # added to one of the above: the body is gzipped
+
+LOAD = 10  # control lane, to the child: the body is the JSON of what to load
+EXIT = 11  # control lane, to the child: end in an orderly way
+READY = 20  # control lane, from the child: the body is JSON {"batch_predict": bool}
+FAILED = 21  # control lane, from the child: the body is JSON {"message", "traceback"}
+
+_HEADER = struct.Struct("!HHIQ")
+_FIRST_READ_BYTES = 64 * 1024
+_JOIN_BELOW_BYTES = 64 * 1024  # a copy of less than this is cheaper than a second system call
+_KEY_BYTES = 32
+_CONNECT_TIMEOUT_S = 20.0  # a fresh interpreter on a busy machine; it only bounds a child that never starts
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message: `code` (see above), `head` (the request id), `meta` (reserved, mostly empty), `body`."""
+
+    code: int
+    head: bytes
+    meta: bytes
+    body: bytes
+
+
+def send_frame(lane: socket.socket, code: int, body: bytes = b"", head: bytes = b"", meta: bytes = b"") -> None:
+    """Writes one frame. Raises: OSError when the other side is gone, TimeoutError when it does not read."""
+    start = _HEADER.pack(code, len(head), len(meta), len(body)) + head + meta
+    if len(body) < _JOIN_BELOW_BYTES:
+        lane.sendall(start + body)
+    else:
+        lane.sendall(start)
+        lane.sendall(body)
+
+
+class FrameReader:
+    """Reads frames from one lane; one read(2) for a small frame. Not for use by two threads at once."""
+
+    def __init__(self, lane: socket.socket) -> None:
+        self._lane = lane
+        self._buffer = bytearray(_FIRST_READ_BYTES)
+
+    def read(self) -> Frame:
+        """The next frame. Raises: EOFError when the other side closed, OSError and TimeoutError as of sockets."""
+        view = memoryview(self._buffer)
+        have = self._fill(view, 0, _HEADER.size)
+        code, head_length, meta_length, body_length = _HEADER.unpack_from(self._buffer)
+        total = _HEADER.size + head_length + meta_length + body_length
+        if total > len(view):
+            whole = bytearray(total)
+            whole[:have] = view[:have]
+            view = memoryview(whole)
+        self._fill(view, have, total)
+        head_end = _HEADER.size + head_length
+        meta_end = head_end + meta_length
+        return Frame(
+            code,
+            bytes(view[_HEADER.size : head_end]),
+            bytes(view[head_end:meta_end]),
+            bytes(view[meta_end:total]),
+        )
+
+    def _fill(self, view: memoryview, have: int, wanted: int) -> int:
+        while have < wanted:
+            count = self._lane.recv_into(view[have:])
+            if count == 0:
+                raise EOFError("the other side closed the lane")
+            have += count
+        return have
+
+
+@dataclass
+class LaneEnds:
+    """The supervisor's ends of one child's lanes, before the child has started.
+
+    On POSIX both ends exist at once and the child inherits its own; elsewhere the child connects over loopback TCP
+    and shows a random key, so that no other program on the machine can take a lane.
+    """
+
+    arguments: list[str]
+    inherited: tuple[int, ...]
+    environment: dict[str, str]
+    _own: list[socket.socket]
+    _handed: list[socket.socket]
+    _listener: socket.socket | None = None
+    _key: bytes = b""
+
+    @classmethod
+    def open(cls, count: int, over_tcp: bool = sys.platform == "win32") -> LaneEnds:
+        """Ends for `count` lanes; lane 0 is the control lane."""
+        if over_tcp:
+            listener = socket.create_server(("127.0.0.1", 0), backlog=count)
+            key = secrets.token_bytes(_KEY_BYTES)
+            port = listener.getsockname()[1]
+            # The key goes by the environment: a command line can be read by every user of the machine.
+            return cls(["tcp", str(port), str(count)], (), {_KEY_VARIABLE: key.hex()}, [], [], listener, key)
+        pairs = [socket.socketpair() for _ in range(count)]
+        handed = [child for _, child in pairs]
+        numbers = tuple(child.fileno() for child in handed)
+        return cls(["fd", *map(str, numbers)], numbers, {}, [own for own, _ in pairs], handed)
+
+    def connected(self) -> list[socket.socket]:
+        """The lanes, once the child was started. Raises: OSError when the child does not come."""
+        for handed in self._handed:
+            handed.close()
+        self._handed = []
+        if self._listener is None:
+            return self._own
+        with self._listener as listener:
+            return self._accept_all(listener)
+
+    def close(self) -> None:
+        """Gives everything back; for a child that could not be started."""
+        for lane in (*self._own, *self._handed, *([self._listener] if self._listener else [])):
+            lane.close()
+
+    def _accept_all(self, listener: socket.socket) -> list[socket.socket]:
+        count = int(self.arguments[2])
+        lanes: dict[int, socket.socket] = {}
+        deadline = time.monotonic() + _CONNECT_TIMEOUT_S
+        while len(lanes) < count:
+            listener.settimeout(max(0.01, deadline - time.monotonic()))
+            lane, _ = listener.accept()
+            lane.settimeout(2.0)
+            greeting = b""
+            try:
+                while len(greeting) < _KEY_BYTES + 1 and (piece := lane.recv(_KEY_BYTES + 1 - len(greeting))):
+                    greeting += piece
+            except TimeoutError:
+                pass
+            number = greeting[-1] if greeting else 0
+            if not hmac.compare_digest(greeting[:-1], self._key) or number in lanes or number >= count:
+                lane.close()  # some other program found the port
+                continue
+            lane.settimeout(None)
+            lane.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            lanes[number] = lane
+        return [lanes[number] for number in range(count)]
+
+
+_KEY_VARIABLE = "VERTA_LOCAL_LANE_KEY"
+
+
+def child_lanes(arguments: list[str]) -> list[socket.socket]:
+    """In the child: its ends of the lanes, control lane first, from the arguments that `LaneEnds` made."""
+    if arguments[0] == "fd":
+        lanes = [socket.socket(fileno=int(number)) for number in arguments[1:]]
+        for lane in lanes:
+            lane.set_inheritable(False)  # a program that the model starts must not keep a lane open
+        return lanes
+    port, count = int(arguments[1]), int(arguments[2])
+    key = bytes.fromhex(os.environ.pop(_KEY_VARIABLE))
+    lanes = []
+    for number in range(count):
+        lane = socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_TIMEOUT_S)
+        lane.sendall(key + bytes([number]))
+        lane.settimeout(None)
+        lane.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        lanes.append(lane)
+    return lanes

@@ -1,0 +1,82 @@
+"""Who may speak to the server: the Host and Origin rules against web pages of other sites, and the answer headers.
+
+A page in the user's browser can send requests to 127.0.0.1. Two things give it away: the Host header still names the
+page's own site when a name was re-bound to 127.0.0.1, and Origin or Sec-Fetch-Site name the page that sends.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import socket
+from typing import Any
+
+# On every answer, errors too.
+SECURITY_HEADERS = [
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+]
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+_SAME_SITE = frozenset({"same-origin", "none"})  # "none": typed into the address bar
+
+
+class Guard:
+    """The rules for a server on `host` and `port`; `extra_hosts` are further `name:port` that may be asked for."""
+
+    def __init__(self, host: str, port: int, extra_hosts: tuple[str, ...] = ()) -> None:
+        self._port = port
+        self._open_to_network = not is_loopback(host)
+        names = {"127.0.0.1", "localhost", "[::1]"}
+        names.add(f"[{host}]" if ":" in host else host)
+        if self._open_to_network:
+            names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
+        self._hosts = frozenset({f"{name.lower()}:{port}" for name in names} | {name.lower() for name in extra_hosts})
+        self._origins = frozenset(f"http://{name}" for name in self._hosts)
+
+    def refusal(self, environ: dict[str, Any]) -> str | None:
+        """Why a request is refused with 403, or None when it may pass."""
+        host = environ.get("HTTP_HOST", "")
+        if host not in self._hosts and not self._is_allowed_host(host.lower()):
+            return "this server is not reached by that Host name: use the URL that it printed"
+        if environ["REQUEST_METHOD"] not in _SAFE_METHODS:
+            origin = environ.get("HTTP_ORIGIN")
+            if origin is not None and origin.lower() not in self._origins:
+                return "a web page of another site may not send this"
+            if environ.get("HTTP_SEC_FETCH_SITE", "none") not in _SAME_SITE:
+                return "a web page of another site may not send this"
+        return None
+
+    def _is_allowed_host(self, host: str) -> bool:
+        if host in self._hosts:
+            return True
+        if not self._open_to_network:
+            return False
+        # Bound to the network on purpose: an address (unlike a name) cannot have been re-bound by a page.
+        address, _, port = host.rpartition(":")
+        if port != str(self._port):
+            return False
+        try:
+            ipaddress.ip_address(address.strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that is bound to `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def token_matches(given: str, wanted: str) -> bool:
+    """Compares in constant time."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode("utf-8"))

@@ -1,0 +1,295 @@
+"""The HTTP side: waitress, with the few things changed that serving models needs.
+
+- As many threads as requests that wait, up to a bound, and the thread that was busy last is used first. A fixed pool
+  would let one slow model keep everyone else, the health route too, waiting.
+- An answer is one TCP segment: waitress sends headers and body in two writes.
+- Errors that waitress finds by itself (too large, malformed, too slow) have the same JSON form as all others.
+- A refused upload is read away for a moment before the connection closes: else the client sees a reset, not the 413.
+- Draining: no new connections, but what is in flight is answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask, WSGITask
+from waitress.utilities import Error
+from waitress.wasyncore import loop as poll_once
+
+from verta_local.serving.guard import SECURITY_HEADERS
+
+_MAX_CONNECTIONS = 512
+_MAX_THREADS = 512
+_THREAD_IDLE_S = 20.0
+_HEADER_LIMIT_BYTES = 64 * 1024
+_HEAD_TIMEOUT_S = 20.0  # to send the whole head of a request
+_BODY_TIMEOUT_S = 300.0  # to send the whole request: 64 MiB at 220 kB/s
+_IDLE_CONNECTION_S = 120
+_LINGER_S = 3.0
+_JOIN_BELOW_BYTES = 256 * 1024
+_LOOP_S = 1.0
+
+
+class _RequestTimeout(Error):  # type: ignore[misc]
+    code = 408
+    reason = "Request Timeout"
+
+
+class _ElasticThreads:
+    """waitress's dispatcher interface, with threads made when needed and gone when idle."""
+
+    def __init__(self, limit: int = _MAX_THREADS) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._idle: list[queue.SimpleQueue[Any]] = []  # the last one was busy last: its caches are warm
+        self._queue: deque[Any] = deque()
+        self.count = 0
+
+    def add_task(self, task: Any) -> None:
+        with self._lock:
+            if self._idle:
+                self._idle.pop().put(task)
+                return
+            if self.count >= self._limit:
+                self._queue.append(task)
+                return
+            self.count += 1
+        threading.Thread(target=self._run, args=(task,), name="request", daemon=True).start()
+
+    def set_thread_count(self, count: int) -> None:
+        """Called by waitress; the count follows the load here."""
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        """Called by waitress; the threads are daemons and hold nothing."""
+        return True
+
+    def _run(self, task: Any) -> None:
+        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        while True:
+            try:
+                task.service()
+            except Exception:
+                logging.getLogger("waitress").exception("an answer could not be written")
+            with self._lock:
+                if self._queue:
+                    task = self._queue.popleft()
+                    continue
+                self._idle.append(inbox)
+            try:
+                task = inbox.get(timeout=_THREAD_IDLE_S)
+            except queue.Empty:
+                with self._lock:
+                    if inbox in self._idle:
+                        self._idle.remove(inbox)
+                        self.count -= 1
+                        return
+                task = inbox.get()  # it came in that very moment
+
+
+class _Task(WSGITask):  # type: ignore[misc]
+    """Joins the headers and the first piece of the body into one write."""
+
+    wrote_header: bool
+
+    def write(self, data: bytes) -> None:
+        if self.wrote_header or not data or not self.has_body or len(data) > _JOIN_BELOW_BYTES:
+            super().write(data)
+            return
+        if self.request.command == "HEAD" or not self.complete or self.content_length != len(data):
+            super().write(data)
+            return
+        if self.channel.server.is_draining:
+            self.set_close_on_finish()
+        header = self.build_response_header()
+        self.wrote_header = True
+        self.content_bytes_written += len(data)
+        self.channel.write_soon(header + data)
+
+
+class _ErrorTask(ErrorTask):  # type: ignore[misc]
+    """An error that waitress found itself, in our form."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        self.status = f"{error.code} {error.reason}"
+        text = _reason(error, self.channel.server.body_limit_bytes)
+        body = b'{"message": "%s"}' % text.encode("ascii", "replace")
+        self.response_headers.extend([("Content-Type", "application/json"), *SECURITY_HEADERS])
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.wrote_header = True
+        header = self.build_response_header()
+        self.channel.has_unread_body = True
+        self.channel.write_soon(header + body)
+
+
+def _reason(error: Any, body_limit_bytes: int) -> str:
+    if error.code == 413:
+        return f"the body is larger than the limit of {body_limit_bytes} bytes"
+    if error.code == 431:
+        return f"the headers are larger than the limit of {_HEADER_LIMIT_BYTES} bytes"
+    if error.code == 408:
+        return "the request took too long to arrive"
+    # What waitress says may quote the request: only what is plain text in JSON goes back.
+    said = "".join(letter for letter in str(error.body) if letter.isalnum() or letter in " .,:-")
+    return f"{error.reason}: {said[:200]}"
+
+
+class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    """Knows when it began, and does not invite a body that it has refused already (Expect: 100-continue)."""
+
+    def __init__(self, adjustments: Any) -> None:
+        super().__init__(adjustments)
+        self.began_at = time.monotonic()
+
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        if self.error is not None:
+            self.expect_continue = False
+        return consumed
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    task_class = _Task
+    error_task_class = _ErrorTask
+    parser_class = _Parser
+    close_when_flushed: bool
+    request: Any
+    has_unread_body = False
+    linger_until = 0.0
+
+    def handle_write(self) -> None:
+        if self.has_unread_body and self.close_when_flushed and not self.linger_until:
+            if self.total_outbufs_len:
+                self._flush_exception(self._flush_some)
+            if not self.total_outbufs_len and self.connected:
+                self.close_when_flushed = False
+                self.linger_until = time.monotonic() + _LINGER_S
+                try:
+                    self.socket.shutdown(socket.SHUT_WR)
+                except OSError:
+                    self.will_close = True
+                return
+        super().handle_write()
+
+    def readable(self) -> bool:
+        return bool(self.linger_until) or bool(super().readable())
+
+    def handle_read(self) -> None:
+        if not self.linger_until:
+            super().handle_read()
+            return
+        try:
+            self.recv(_JOIN_BELOW_BYTES)  # thrown away; closes the channel when the client is done
+        except OSError:
+            self.handle_close()
+
+    def refuse_if_slow(self, now: float) -> None:
+        """Called now and then by the loop: ends what trickles in."""
+        if self.linger_until and now > self.linger_until:
+            self.will_close = True
+            return
+        with self.requests_lock:
+            request = self.request
+            if request is None or request.completed:
+                return
+            limit_s = _BODY_TIMEOUT_S if request.headers_finished else _HEAD_TIMEOUT_S
+            if now - request.began_at <= limit_s:
+                return
+            if not request.headers_finished:
+                request.parse_header(b"GET / HTTP/1.0\r\n")  # gives the error answer its version and path
+            request.error = _RequestTimeout("")
+            request.completed = True
+            self.request = None
+            self.requests.append(request)
+            if len(self.requests) == 1:
+                self.server.add_task(self)
+
+
+class HttpServer(TcpWSGIServer):  # type: ignore[misc]
+    """Listens on `host` and `port` (0: any free one) and answers with a WSGI application until told to stop.
+
+    Raises: OSError when the address cannot be bound.
+    """
+
+    channel_class = _Channel
+    is_draining = False
+
+    def __init__(
+        self, application: Callable[..., Iterable[bytes]], host: str, port: int, body_limit_bytes: int
+    ) -> None:
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+        self.body_limit_bytes = body_limit_bytes
+        adjustments = Adjustments(
+            host=host,
+            port=port,
+            threads=1,
+            connection_limit=_MAX_CONNECTIONS,
+            max_request_header_size=_HEADER_LIMIT_BYTES,
+            max_request_body_size=body_limit_bytes + 1,
+            recv_bytes=64 * 1024,
+            inbuf_overflow=4 * 1024 * 1024,
+            outbuf_overflow=32 * 1024 * 1024,
+            channel_timeout=_IDLE_CONNECTION_S,
+            cleanup_interval=1,
+            log_socket_errors=False,
+            expose_tracebacks=False,
+            ident=None,
+            asyncore_use_poll=True,  # select() ends at descriptor 1024
+        )
+        self._sockets: dict[int, Any] = {}
+        super().__init__(
+            application,
+            self._sockets,
+            dispatcher=_ElasticThreads(),
+            adj=adjustments,
+            sockinfo=adjustments.listen[0],
+        )
+        self.port = int(self.effective_port)
+
+    def maintenance(self, now: float) -> None:
+        super().maintenance(now)
+        monotonic_now = time.monotonic()
+        for channel in list(self.active_channels.values()):
+            channel.refuse_if_slow(monotonic_now)
+
+    def serve_until(self, is_stopping: Callable[[], bool]) -> None:
+        """Runs the loop until `is_stopping()`; call `wake()` after the answer changed."""
+        while not is_stopping():
+            poll_once(timeout=_LOOP_S, use_poll=True, map=self._sockets, count=1)
+
+    def wake(self) -> None:
+        """Makes the loop look up; safe from signal handlers and any thread."""
+        self.pull_trigger()
+
+    def drain(self, limit_s: float, is_hurried: Callable[[], bool]) -> None:
+        """Takes no new connection, answers what is in flight, for at most `limit_s`; then closes everything."""
+        self.is_draining = True
+        self.accepting = False
+        self.del_channel()
+        self.socket.close()
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline and not is_hurried():
+            busy = False
+            for channel in list(self.active_channels.values()):
+                if channel.requests or channel.total_outbufs_len or channel.request is not None:
+                    busy = True
+                elif not channel.linger_until:
+                    channel.will_close = True
+            if not busy:
+                break
+            poll_once(timeout=0.05, use_poll=True, map=self._sockets, count=1)
+        for channel in list(self.active_channels.values()):
+            channel.handle_close()
+        self.trigger.close()

@@ -1,0 +1,60 @@
+"""A deployment's log: what its model prints, kept private, kept small, and read back when the model dies."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_LIMIT_BYTES = 8 * 1024 * 1024
+_TAIL_BYTES = 4 * 1024
+_TAIL_LINES = 20
+
+
+class LogFile:
+    """One append-only text file, mode 0600; the generation before it is kept as `<name>.1`."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100].lstrip(".") or "model"
+        self.path = folder / f"{safe}.log"
+
+    def open_append(self) -> int:
+        """A file descriptor for the child's output; the caller closes it. Rotates a large file first."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.size_bytes() > _LIMIT_BYTES:
+            os.replace(self.path, self.path.with_name(self.path.name + ".1"))
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def size_bytes(self) -> int:
+        """The present size; 0 when there is no file."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def cut_if_large(self) -> None:
+        """Keeps a running child's log within bounds: moves the text to `<name>.1` and empties the file.
+
+        The child appends through its own descriptor, so the file is copied and cut, not renamed; a line that is
+        written in between can be lost, which a log bears.
+        """
+        if self.size_bytes() <= _LIMIT_BYTES:
+            return
+        kept = self.path.with_name(self.path.name + ".1")
+        descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as target, self.path.open("rb") as source:
+            source.seek(-_LIMIT_BYTES, os.SEEK_END)
+            target.write(source.read())
+        os.truncate(self.path, 0)
+
+    def tail(self, since_byte: int) -> str:
+        """The last lines that were written after the offset `since_byte`; '' when there are none."""
+        try:
+            with self.path.open("rb") as source:
+                end = source.seek(0, os.SEEK_END)
+                start = since_byte if since_byte <= end else 0  # the file was cut in the meantime
+                source.seek(max(start, end - _TAIL_BYTES))
+                text = source.read().decode("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-_TAIL_LINES:])

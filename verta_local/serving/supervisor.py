@@ -1,0 +1,146 @@
+"""One server with its endpoints: starts listening, runs until told to stop, drains, and leaves no process behind."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from verta_local.serving.endpoint import Endpoint
+from verta_local.serving.front import PREDICT_PREFIX, Front, WsgiApplication
+from verta_local.serving.guard import Guard, is_loopback
+from verta_local.serving.listener import HttpServer
+from verta_local.serving.metrics import Metrics
+from verta_local.serving.process import BODY_LIMIT_BYTES, Program
+from verta_local.serving.table import EndpointTable
+
+_DRAIN_S = 30.0
+_CHORES_EVERY_S = 2.0
+
+
+class Supervisor:
+    """Serves models on `host` and `port` (0: any free one) from the moment it is made; `run()` blocks until the end.
+
+    `admin_token` None leaves the admin routes out. `body_limit_bytes` bounds a request's body.
+    Raises: OSError when the address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        state_folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        admin_token: str | None = None,
+        body_limit_bytes: int = BODY_LIMIT_BYTES,
+        allowed_hosts: tuple[str, ...] = (),
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.host = host
+        self.instance = secrets.token_hex(16)
+        self.admin_token = admin_token
+        self.metrics = Metrics()
+        self.exit_code = 0
+        self._stop_requests = 0
+        self._ended = threading.Event()
+        self._app: WsgiApplication | None = None
+        self._app_lock = threading.Lock()
+        work_folder = state_folder / "work"
+        work_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.table = EndpointTable(state_folder / "logs", work_folder, on_change)
+        self._front = Front(self.table, self.metrics, self._flask_app)
+        self.server = HttpServer(self._front, host, port, body_limit_bytes)
+        self.port = self.server.port
+        self._front.guard = Guard(host, self.port, allowed_hosts)
+
+    @property
+    def base_url(self) -> str:
+        """Where this machine reaches the server."""
+        host = self.host if self.host not in ("0.0.0.0", "::", "") else "127.0.0.1"
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def url_of(self, endpoint: Endpoint) -> str:
+        """The prediction URL of an endpoint."""
+        return f"{self.base_url}{PREDICT_PREFIX}{endpoint.route}"
+
+    def shown(self, endpoint: Endpoint) -> dict[str, Any]:
+        """The endpoint's status with its URL."""
+        return {**endpoint.status(), "url": self.url_of(endpoint)}
+
+    def deploy(self, order: dict[str, Any]) -> Endpoint:
+        """Serves what an order of the admin API asks for. Raises: BadRequest, Stopping."""
+        from verta_local.serving.admin import program_of  # noqa: PLC0415 - start-up time: brings Flask
+
+        path, token = order.get("path"), order.get("token")
+        return self.deploy_program(
+            program_of(order),
+            None if path is None else str(path),
+            None if token is None else str(token),
+            bool(order.get("no_token")),
+        )
+
+    def deploy_program(self, program: Program, path: str | None, token: str | None, no_token: bool) -> Endpoint:
+        """Serves a program. Raises: BadRequest, Stopping; ValueError for no token on an address of the network."""
+        if no_token and not is_loopback(self.host):
+            raise ValueError(f"serving on {self.host} needs a token: everyone on the network could predict")
+        return self.table.deploy(program, path, token, no_token)
+
+    def stop(self) -> None:
+        """Asks `run()` to drain and return; asked twice, not to wait. Safe in signal handlers."""
+        self._stop_requests += 1
+        self.server.wake()
+
+    def run(self, *, handle_signals: bool = True) -> int:
+        """Serves until `stop()`, SIGTERM or SIGINT, then answers what is in flight and ends the children.
+
+        Returns the exit code: 0.
+        """
+        if handle_signals:
+            signal.signal(signal.SIGTERM, self._on_signal)
+            signal.signal(signal.SIGINT, self._on_signal)
+        threading.Thread(target=self._flask_app, name="import-flask", daemon=True).start()
+        threading.Thread(target=self._chores, name="chores", daemon=True).start()
+        try:
+            self.server.serve_until(lambda: self._stop_requests > 0)
+            self._front.is_draining = True
+            self.server.drain(_DRAIN_S, lambda: self._stop_requests > 1)
+            if self._stop_requests > 1:
+                self.table.kill_all()
+            self.table.stop_all(drain_s=0.0)
+        finally:
+            self._ended.set()
+            self.table.kill_all()
+        return self.exit_code
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stop()
+
+    def _flask_app(self) -> WsgiApplication:
+        """Flask is imported while the first model loads (it takes as long as a bare interpreter 15 times)."""
+        if self._app is None:
+            with self._app_lock:
+                if self._app is None:
+                    from verta_local.serving.admin import make_app  # noqa: PLC0415 - start-up time
+
+                    self._app = make_app(self)
+        return self._app
+
+    def _chores(self) -> None:
+        while not self._ended.wait(_CHORES_EVERY_S):
+            for endpoint in self.table.all():
+                try:
+                    endpoint.cut_log()
+                except OSError as error:
+                    logging.getLogger(__name__).warning("cannot shorten a log: %s", error)
+
+
+def fail(message: str) -> int:
+    """Prints one sentence on stderr; returns the exit code 1."""
+    print(f"verta-local: {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,145 @@
+"""All endpoints of one supervisor, by route."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from verta_local.serving.endpoint import Endpoint
+from verta_local.serving.process import Program
+
+_ROUTE = re.compile(r"[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*")
+_ROUTE_LIMIT_CHARACTERS = 512
+_TOKEN = re.compile(r"[!-~]+")
+_GONE_LIMIT = 1000
+
+
+class BadRequest(ValueError):
+    """What was asked of the admin API cannot be done; the message says why."""
+
+
+class Stopping(Exception):
+    """The supervisor is shutting down: start another one."""
+
+
+class EndpointTable:
+    """route -> endpoint. A run is served at one route at most; another route moves it there."""
+
+    def __init__(self, log_folder: Path, work_folder: Path, on_change: Callable[[], None]) -> None:
+        self._log_folder = log_folder
+        self._work_folder = work_folder
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._endpoints: dict[str, Endpoint] = {}
+        self._gone: dict[str, None] = {}  # routes that were served once; a dict keeps them in order
+        self._is_closed = False
+        self.empty_since = time.monotonic()
+
+    def get(self, route: str) -> Endpoint | None:
+        """The endpoint of a route."""
+        return self._endpoints.get(route)
+
+    def is_gone(self, route: str) -> bool:
+        """Whether a model was served here before."""
+        return route in self._gone
+
+    def all(self) -> list[Endpoint]:
+        """A copy of the present endpoints, oldest first."""
+        with self._lock:
+            return list(self._endpoints.values())
+
+    def find(self, store_id: str | None, run_id: str) -> Endpoint | None:
+        """The endpoint that serves a run."""
+        for endpoint in self.all():
+            spec = endpoint.program.spec
+            if spec["run_id"] == run_id and (store_id is None or spec.get("store_id") == store_id):
+                return endpoint
+        return None
+
+    def deploy(self, program: Program, path: str | None, token: str | None, no_token: bool) -> Endpoint:
+        """Serves the program at its route: a new endpoint, or in place of what is there. Does not wait for it.
+
+        `token` None keeps the present token, or makes one of 256 random bits. Raises: BadRequest, Stopping.
+        """
+        spec = program.spec
+        route = route_of(spec, path)
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise BadRequest("a token must be printable ASCII text without blanks, because it travels in a header")
+        if token is not None and no_token:
+            raise BadRequest("give a token or no_token, not both")
+        before = self.find(spec.get("store_id"), spec["run_id"])
+        with self._lock:
+            if self._is_closed:
+                raise Stopping
+            endpoint = self._endpoints.get(route)
+            if endpoint is None and before is not None and self._endpoints.pop(before.route, None) is before:
+                self._gone[before.route] = None
+                before.route = route  # the same model at another address: nothing to start
+                endpoint = self._endpoints[route] = before
+            if endpoint is None:
+                endpoint = Endpoint(route, program, secrets.token_urlsafe(32), self._log_folder, self._work_folder)
+                self._endpoints[route] = endpoint
+            moved = before if before is not None and before is not endpoint else None
+            if token is not None or no_token:
+                endpoint.token = token
+            self._gone.pop(route, None)
+        endpoint.deploy(program)
+        self._on_change()
+        if moved is not None:
+            self.undeploy(moved)
+        return endpoint
+
+    def undeploy(self, endpoint: Endpoint) -> None:
+        """Takes an endpoint down; returns when its processes are gone."""
+        with self._lock:
+            if self._endpoints.get(endpoint.route) is endpoint:
+                del self._endpoints[endpoint.route]
+                self._gone[endpoint.route] = None
+                if len(self._gone) > _GONE_LIMIT:
+                    del self._gone[next(iter(self._gone))]
+            if not self._endpoints:
+                self.empty_since = time.monotonic()
+        endpoint.stop()
+        self._on_change()
+
+    def close_if_empty(self, idle_s: float) -> bool:
+        """Refuses further deploys if nothing was served for `idle_s`; returns whether it did."""
+        with self._lock:
+            if not self._endpoints and time.monotonic() - self.empty_since >= idle_s:
+                self._is_closed = True
+            return self._is_closed
+
+    def stop_all(self, drain_s: float) -> None:
+        """Takes everything down, all at the same time."""
+        with self._lock:
+            self._is_closed = True
+            endpoints = list(self._endpoints.values())
+        threads = [threading.Thread(target=endpoint.stop, args=(drain_s,), daemon=True) for endpoint in endpoints]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def kill_all(self) -> None:
+        """Ends all children at once."""
+        for endpoint in self.all():
+            endpoint.kill()
+
+
+def route_of(spec: dict[str, Any], path: str | None) -> str:
+    """What follows `/api/v1/predict/`: the run id, or the project id and the path. Raises: BadRequest."""
+    run_id = spec.get("run_id")
+    if not isinstance(run_id, str) or not _ROUTE.fullmatch(run_id):
+        raise BadRequest("the model spec has no usable run_id")
+    if path is None:
+        return run_id
+    plain = path.strip("/")
+    is_known = _ROUTE.fullmatch(plain) and not {".", ".."} & set(plain.split("/"))
+    if not is_known or len(plain) > _ROUTE_LIMIT_CHARACTERS:
+        raise BadRequest("a path is made of letters, digits, '.', '_', '~' and '-', parts separated by '/'")
+    return f"{spec.get('project_id') or 'project'}/{plain}"
