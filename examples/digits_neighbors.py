@@ -78,7 +78,7 @@ def main():
 
         print(f"{'trees':>6}{'accuracy':>10}{'recall of the true neighbours':>32}")
         for trees in (1, 2, 5, 10, 20, 50):
-            run = client.set_experiment_run(f"{trees} trees")
+            run = client.set_experiment_run(f"trees={trees}")
             run.log_hyperparameters({"trees": trees, "neighbors": NEIGHBORS, "metric": "euclidean"})
 
             build_index(known, trees).save(index_file)

@@ -81,14 +81,6 @@ class Client:
             made = "new store" if self._store.was_created else "store"
             print(f"{made}: {self._store.root} ({reason})")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_store": (self._store.root, self._store.durability)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        root, durability = state.pop("_store")
-        self.__dict__.update(state)
-        self._store = open_store(root, config.cache_dir(), durability=durability)
-
     def __repr__(self) -> str:
         return f"<Client of the store {self._store.root}>"
 

@@ -14,6 +14,7 @@ import math
 import random
 import re
 import shlex
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 PROJECT = "verta-local demo"
 QUESTIONS = (
     "anonymous function",
-    "which objects can be the key of a dictionary?",
-    "hidden attributes of a class with two underscores",
+    "when is a finally block executed?",
+    "private names of a class",
 )
 _QUESTION_COUNT = 500  # sentences to hide; half choose the settings, the other half measure the choice
 _SEED = 1991  # of the choice of those sentences
@@ -207,16 +208,19 @@ def run_demo(store: Path | None = None, out: TextIO | None = None) -> int:
         run.undeploy(wait=True)
 
     elapsed_s = time.perf_counter() - started
-    page.step(f"Undeployed: nothing runs, all is in the store; {elapsed_s:.1f} s in all. Look at it, serve it:")
-    command = "verta-local" if store is None else f"verta-local --store {shlex.quote(str(store))}"
+    page.step(f"Undeployed: nothing runs, all is in the store; {elapsed_s:.1f} s in all. Next:")
+    command = ["verta-local"] if store is None else ["verta-local", "--store", str(store)]
+    name = run.id[:8]
     for arguments in (
-        "ls",
-        f"show {run.id}",
-        f"serve {run.id}",
-        f"predict {run.id} '\"{QUESTIONS[0]}\"'",
-        "verify",
+        ["ls"],
+        ["show", name],
+        ["deploy", name],
+        ["predict", name, json.dumps(QUESTIONS[0])],
+        ["undeploy", name],
+        ["serve", name],
+        ["verify"],
     ):
-        page.write(f"   {command} {arguments}")
+        page.write(f"   {_command_line([*command, *arguments])}")
     return 0
 
 
@@ -415,7 +419,7 @@ class _Page:
     def write(self, text: str, *, timed: bool = False) -> None:
         if timed:
             elapsed_ms = (time.perf_counter() - self._clock) * 1000
-            text = f"{text:<83}{f'{elapsed_ms:,.0f} ms':>9}"
+            text = f"{text:<87}{f'{elapsed_ms:,.0f} ms':>9}"
             self.restart_clock()
         # Flushed, because the slow steps are worth watching in a pipe too.
         print(text, file=self._out, flush=True)
@@ -423,3 +427,8 @@ class _Page:
 
 def _shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: text.rfind(" ", 0, width - 3)] + " ..."
+
+
+def _command_line(arguments: Sequence[str]) -> str:
+    """As it is to be typed into the platform's usual shell."""
+    return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)

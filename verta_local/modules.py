@@ -422,7 +422,7 @@ def _warn_of_size(files: dict[str, Path]) -> None:
 
 
 def _warn_of_edits(local: dict[str, _Located]) -> None:
-    edited = [name for name, located in local.items() if located.file and _is_edited(name, located.file)]
+    edited = [name for name, located in local.items() if located.file and is_edited(name, located.file)]
     if edited:
         warnings.warn(
             f"{', '.join(sorted(edited))} changed on disk after the import; the present text is logged, "
@@ -431,7 +431,7 @@ def _warn_of_edits(local: dict[str, _Located]) -> None:
         )
 
 
-def _is_edited(name: str, file: Path) -> bool:
+def is_edited(name: str, file: Path) -> bool:
     """Whether a function of an imported module is no longer what its file says; moved lines do not count."""
     module = sys.modules.get(name)
     # Another loader than Python's own may have rewritten the code (pytest does): nothing to compare with.

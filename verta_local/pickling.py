@@ -73,6 +73,8 @@ class _WatchingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickl
             self.module_names.add(obj.__name__)
         elif isinstance(obj, type):
             self._note(obj.__module__)
+            if (place := _other_place(obj)) is not None:
+                return getattr, place
         elif kind not in self._known_types:
             self._known_types.add(kind)
             self._note(kind.__module__)
@@ -84,6 +86,29 @@ class _WatchingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickl
         if isinstance(name, str):
             self.module_names.add(name)
             self.owners.add(name)
+
+
+def _other_place(cls: type) -> tuple[types.ModuleType, str] | None:
+    """The module and the name that a class has there, where that is not what the class calls itself.
+
+    `annoy.AnnoyIndex` calls itself `annoy.Annoy`, which nobody can import. cloudpickle takes such a class by value,
+    and one without Python code then fails when it is loaded.
+    """
+    module = sys.modules.get(cls.__module__)
+    if module is None or module.__name__ == "__main__" or _goes_by_value(module.__name__):
+        return None
+    found: object = module
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if found is cls:
+        return None
+    names = (name for name, value in list(vars(module).items()) if value is cls)
+    return next(((module, name) for name in names), None)
+
+
+def _goes_by_value(module_name: str) -> bool:
+    registered = cloudpickle.list_registry_pickle_by_value()
+    return any(module_name == name or module_name.startswith(name + ".") for name in registered)
 
 
 def _dump(model: object) -> tuple[bytes, _WatchingPickler]:

@@ -30,6 +30,8 @@ from types import CodeType, ModuleType
 
 from verta_store.digest import digest_of_bytes, digest_of_file
 
+from .modules import is_edited
+
 
 @dataclass(frozen=True)
 class ModuleTree:
@@ -172,7 +174,7 @@ def _forget(tree: ModuleTree, names: set[str] | None = None) -> dict[str, Module
 
 
 def _is_same(tree: ModuleTree, name: str, module: ModuleType) -> bool:
-    """Whether an imported module's file has the text of the tree's."""
+    """Whether an imported module has the text of the tree's: its file has, and it is what was imported."""
     file = getattr(module, "__file__", None)
     if not isinstance(file, str):
         return getattr(module, "__path__", None) is not None  # a namespace package has no text of its own
@@ -181,6 +183,6 @@ def _is_same(tree: ModuleTree, name: str, module: ModuleType) -> bool:
     paths = [stem + suffix for suffix in suffixes] + [f"{stem}/__init__{suffix}" for suffix in suffixes]
     expected = {tree.digests[path] for path in paths if path in tree.digests}
     try:
-        return bool(expected) and digest_of_file(file)[0] in expected
+        return bool(expected) and digest_of_file(file)[0] in expected and not is_edited(name, Path(file))
     except OSError:
         return False

@@ -66,6 +66,9 @@ class Store:
         self._created: set[str] = set()
         self._lock = threading.RLock()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_reopen, (self.root, self.cache_dir, self.durability))
+
     # -- objects ---------------------------------------------------------------------------------------------------
 
     def put_bytes(self, data: bytes) -> Ref:
@@ -412,6 +415,11 @@ def open_store(
         _open_stores[path] = store
         _install_hooks()
         return store
+
+
+def _reopen(root: str, cache_dir: str, durability: str) -> Store:
+    """What a pickled Store becomes, in whatever process."""
+    return open_store(root, cache_dir, durability=durability)
 
 
 def read_description(root: str) -> dict[str, Any]:

@@ -102,18 +102,14 @@ def test_verta_itself_is_left_out_with_a_warning() -> None:
         assert pin_requirements(["verta==0.14.1", NUMPY]) == [NUMPY, *INJECTED]
 
 
-@pytest.mark.parametrize(
-    "requirement", ["cloudpickle==0.1", "verta-local==99", "cloudpickle<1", "Verta_Local>99"]
-)
+@pytest.mark.parametrize("requirement", ["cloudpickle==0.1", "verta-local==99", "cloudpickle<1", "Verta_Local>99"])
 def test_another_version_of_an_injected_one_is_refused(requirement: str) -> None:
     """It could not be true: this version writes the model."""
     with pytest.raises(ValueError, match=r"contradicts .* which logs this run; leave it out"):
         pin_requirements([requirement])
 
 
-@pytest.mark.parametrize(
-    "requirement", ["cloudpickle", CLOUDPICKLE, "verta_local", INJECTED[0], "cloudpickle>=1"]
-)
+@pytest.mark.parametrize("requirement", ["cloudpickle", CLOUDPICKLE, "verta_local", INJECTED[0], "cloudpickle>=1"])
 def test_an_injected_one_that_agrees_is_recorded_once(requirement: str) -> None:
     """And without a warning: it was not the user's choice."""
     assert pin_requirements([requirement, NUMPY]) == [NUMPY, *INJECTED]
@@ -144,9 +140,7 @@ def test_a_file_loses_comments_options_and_addresses(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="'url-lib==1#not-a-comment' is not a requirement"):
         pin_requirements(file)
-    file.write_text(
-        file.read_text(encoding="utf-8").replace("url-lib==1#not-a-comment\n", ""), encoding="utf-8"
-    )
+    file.write_text(file.read_text(encoding="utf-8").replace("url-lib==1#not-a-comment\n", ""), encoding="utf-8")
     for path in (file, str(file)):
         assert pin_requirements(path) == ["annoy==1.17.3", "my-lib==1", "base-lib==2", *INJECTED]
 

@@ -137,9 +137,7 @@ def test_a_refused_generator_is_not_run() -> None:
     assert list(numbers) == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "value", [object(), 1j, Decimal("1"), Path("x"), len, np.datetime64("2020-01-01"), 5j]
-)
+@pytest.mark.parametrize("value", [object(), 1j, Decimal("1"), Path("x"), len, np.datetime64("2020-01-01"), 5j])
 def test_any_other_type_is_a_type_error_that_names_it(value: object) -> None:
     """Scalars and attributes alike."""
     with pytest.raises(TypeError, match="'k' must be"):

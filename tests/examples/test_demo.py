@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +26,7 @@ def test_demo_ends_with_right_answers_over_http(
 ) -> None:
     output = run_python("-c", RUN_DEMO)
     assert "anonymous function -> lambda," in output.text
-    assert "a dictionary? -> typesmapping," in output.text
+    assert "private names of a class -> id-classes," in output.text
     # Words without weights find half of the topics, the most frequent topic is right for a tenth.
     assert output.number(r"on 250 other sentences ([\d.]+)% are found first") >= 56
     assert output.number(r"(?m)^   word or no word +([\d.]+)%") < 56
@@ -34,6 +37,26 @@ def test_demo_fits_on_a_screen(run_python: Callable[..., object]) -> None:
     lines = run_python("-c", RUN_DEMO).text.splitlines()
     assert len(lines) <= 45
     assert max(map(len, lines)) <= 100
+
+
+def test_commands_that_the_demo_ends_with_work_as_printed(
+    run_python: Callable[..., object], assert_nothing_runs: Callable[[], None], tmp_path: Path
+) -> None:
+    store = tmp_path / "a store"  # with a blank, which the printed lines must quote
+    lines = run_python("-m", "verta_local", "--store", store, "demo").text.splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("   verta-local ")]
+    verbs = [command[2] for command in commands]
+    assert verbs == ["ls", "show", "deploy", "predict", "undeploy", "serve", "verify"]
+    outputs = {
+        verb: run_python("-m", "verta_local", *command).text
+        for verb, command in zip(verbs, commands, strict=True)
+        if verb != "serve"  # has tests of its own, runs until Ctrl-C
+    }
+    assert all(name in outputs["ls"] for name in demo.RUNS)
+    assert "index.json" in outputs["show"] and "check/found_first" in outputs["show"]
+    assert json.loads(outputs["predict"])[0]["topic"] == "lambda"
+    assert outputs["verify"].startswith("sound")
+    assert_nothing_runs()
 
 
 def test_second_demo_in_the_same_store_is_as_the_first(run_python: Callable[..., object]) -> None:

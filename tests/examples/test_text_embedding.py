@@ -17,9 +17,7 @@ def notebook(examples: Path) -> dict[str, object]:
 
 
 def outputs_of(notebook: dict) -> str:
-    return "".join(
-        "".join(output.get("text", "")) for cell in notebook["cells"] for output in cell.get("outputs", ())
-    )
+    return "".join("".join(output.get("text", "")) for cell in notebook["cells"] for output in cell.get("outputs", ()))
 
 
 def test_notebook_holds_the_script_cell_by_cell(notebook: dict, examples: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from verta_local.serving.frames import LaneEnds
+
 
 def test_a_request_without_content_type_is_answered(server: Any) -> None:
     server.deploy("Echo")
@@ -133,12 +135,12 @@ def test_answers_that_are_not_plain_json(server: Any) -> None:
 
 def test_a_short_request_passes_a_long_one(server: Any, tools: Any) -> None:
     server.deploy("Sleeps")
-    long = tools.in_background(lambda: server.predict(2))
+    long = tools.in_background(lambda: server.predict(1.5))
     time.sleep(0.2)
     start = time.perf_counter()
     assert server.predict(0).status == 200
     assert time.perf_counter() - start < 0.5
-    assert long().json == 2
+    assert long().json == 1.5
 
 
 def test_a_model_bound_to_its_thread_answers_one_by_one(server: Any) -> None:
@@ -168,7 +170,7 @@ def test_sixteen_first_requests_wait_for_the_model(server: Any, tools: Any) -> N
 def test_a_request_over_the_queue_is_refused_at_once(server: Any, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verta_local.serving.endpoint.QUEUE_LIMIT", 2)
     server.deploy("Sleeps", threads=1)
-    busy = [tools.in_background(lambda: server.predict(1.0)) for _ in range(3)]
+    busy = [tools.in_background(lambda: server.predict(0.5)) for _ in range(3)]
     tools.eventually(lambda: server.supervisor.table.get("run-1").waiting == 2)
     start = time.perf_counter()
     reply = server.predict(1.0)
@@ -220,3 +222,31 @@ def test_health_and_metrics(server: Any) -> None:
     assert 'verta_requests_total{route="",status="404"} 1' in text
     assert 'verta_model_up{route="run-1"} 1' in text
     assert 'verta_request_seconds_bucket{route="run-1",le="+Inf"} 1' in text
+
+
+def test_lanes_over_loopback_tcp_work_where_sockets_cannot_be_inherited(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LaneEnds.open.__func__, "__defaults__", (True,))  # as on Windows
+    server.deploy("Where")
+    assert server.predict(None).json["main thread"] is True
+    server.deploy("Echo")
+    large = list(range(300_000))
+    assert server.predict(large).json == large
+    assert "VERTA_LOCAL_LANE_KEY" not in str(server.predict("x").headers)
+
+
+def test_a_stranger_on_the_lane_port_is_turned_away() -> None:
+    ends = LaneEnds.open(1, over_tcp=True)
+    port = int(ends.arguments[1])
+    stranger = socket.create_connection(("127.0.0.1", port))
+    stranger.sendall(bytes(33))
+    key = bytes.fromhex(ends.environment["VERTA_LOCAL_LANE_KEY"])
+    own = socket.create_connection(("127.0.0.1", port))
+    own.sendall(key + b"\0")
+    (lane,) = ends.connected()
+    lane.sendall(b"hello")
+    assert own.recv(5) == b"hello"
+    assert stranger.recv(1) == b""
+    for connection in (stranger, own, lane):
+        connection.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sqlite3
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -281,6 +282,8 @@ def query(options: argparse.Namespace) -> int:
     database = Database(store.reading_connection())
     try:
         rows = list(database.query(options.sql))
+    except (sqlite3.Error, ValueError) as error:  # ValueError: sqlite-utils, of a statement that gives no rows
+        raise ValueError(f"the index cannot run this: {error}; give one SELECT") from error
     finally:
         database.conn.close()
     if options.json:

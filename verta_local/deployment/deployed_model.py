@@ -168,7 +168,7 @@ class DeployedModel:
         return pandas.concat(pieces)
 
     def close(self) -> None:
-        """Closes this thread's connection; the object stays usable."""
+        """Closes the idle connections; the object stays usable."""
         self._connection.close()
 
     def _make_headers(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ import sys
 import threading
 from typing import Any
 
+from verta_local.errors import LoadError
 from verta_local.serving import frames, wire
 from verta_local.serving.tracebacks import own_traceback, without_folders
 
@@ -58,8 +59,12 @@ def _load(order: dict[str, Any]) -> Any:
 
 
 def _report_failure(control: socket.socket, error: BaseException) -> None:
-    text = getattr(error, "traceback", "") or own_traceback(error)
     message = f"{type(error).__name__}: {error}"
+    if isinstance(error, LoadError):
+        # The user's traceback, where his code is to blame, and the sentence that says what to do about it.
+        text = f"{error.traceback}\n{error}".strip()
+    else:
+        text = own_traceback(error)
     print(text, file=sys.stderr, flush=True)
     report = {"message": message, "traceback": text}
     frames.send_frame(control, frames.FAILED, json.dumps(report).encode())

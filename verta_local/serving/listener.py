@@ -249,6 +249,10 @@ class HttpServer(TcpWSGIServer):  # type: ignore[misc]
             asyncore_use_poll=True,  # select() ends at descriptor 1024
         )
         self._sockets: dict[int, Any] = {}
+        # Re-entrant: a signal handler wakes the loop too. A late thread must not write to a descriptor that is
+        # closed, and perhaps given to something else, by then.
+        self._wake_lock = threading.RLock()
+        self._is_closed = False
         super().__init__(
             application,
             self._sockets,
@@ -270,8 +274,14 @@ class HttpServer(TcpWSGIServer):  # type: ignore[misc]
             poll_once(timeout=_LOOP_S, use_poll=True, map=self._sockets, count=1)
 
     def wake(self) -> None:
-        """Makes the loop look up; safe from signal handlers and any thread."""
+        """Makes the loop look up; safe from signal handlers and any thread, and after the end."""
         self.pull_trigger()
+
+    def pull_trigger(self) -> None:
+        """waitress's name for `wake`."""
+        with self._wake_lock:
+            if not self._is_closed:
+                super().pull_trigger()
 
     def drain(self, limit_s: float, is_hurried: Callable[[], bool]) -> None:
         """Takes no new connection, answers what is in flight, for at most `limit_s`; then closes everything."""
@@ -292,4 +302,6 @@ class HttpServer(TcpWSGIServer):  # type: ignore[misc]
             poll_once(timeout=0.05, use_poll=True, map=self._sockets, count=1)
         for channel in list(self.active_channels.values()):
             channel.handle_close()
-        self.trigger.close()
+        with self._wake_lock:
+            self._is_closed = True
+            self.trigger.close()

@@ -79,7 +79,7 @@ class Answers(Model):
     """Answers with what has no plain JSON form."""
 
     def predict(self, data):
-        import numpy as np
+        import numpy as np  # noqa: PLC0415 - optional library
 
         @dataclasses.dataclass
         class Box:

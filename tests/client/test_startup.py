@@ -1,0 +1,61 @@
+"""What is not imported until it is needed: the price of `import verta_local` and of `verta-local ls`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from verta_local import Client
+
+HEAVY = {"flask", "pandas", "sqlite_utils", "cloudpickle", "waitress", "numpy", "packaging", "http", "multiprocessing"}
+
+
+@pytest.mark.parametrize("statement", ["import verta_local", "from verta_local import Client"])
+def test_importing_brings_no_library_that_is_not_needed(statement: str, python: Callable[..., Any]) -> None:
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    assert HEAVY & set(json.loads(python(code).stdout)) == set()
+
+
+def test_logging_a_run_brings_none_either(python: Callable[..., Any]) -> None:
+    code = """
+from verta_local import Client
+run = Client("store").set_experiment_run()
+run.log_metric("m", 1)
+run.log_artifact_path("a", "b")
+run.get_metrics()
+import json, sys
+print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))
+"""
+    assert HEAVY & set(json.loads(python(code).stdout.splitlines()[-1])) == set()
+
+
+def test_importing_costs_at_most_a_tenth_of_a_second_of_cpu() -> None:
+    assert _cpu_s(["-c", "import verta_local"]) < 0.1
+
+
+def test_listing_a_thousand_runs_costs_at_most_a_quarter_of_a_second_of_cpu(client: Client) -> None:
+    for number in range(1000):
+        run = client.set_experiment_run()
+        run.log_metrics({"recall": number / 1000, "loss": 1.0})
+        run.log_hyperparameters({"trees": number})
+    client.flush()
+    command = ["-m", "verta_local", "--store", client.store_path, "ls"]
+    _cpu_s(command)  # the index is brought up to date once
+    assert _cpu_s(command) < 0.25
+
+
+def _cpu_s(arguments: list[str]) -> float:
+    """The least CPU seconds of five runs of Python: what a busy machine adds is no property of ours."""
+    found = []
+    for _ in range(5):
+        before = os.times()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        after = os.times()
+        found.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    return min(found)
