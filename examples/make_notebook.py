@@ -4,7 +4,7 @@
     python examples/make_notebook.py
 
 Runs in a temporary folder with a store of its own. What belongs to the machine (the path of that folder, the
-kernel's version, file names of the kernel's cells) does not get into the notebook.
+version of the kernel, its file names for cells) does not get into the notebook.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SOURCE = HERE / "text_embedding.py"
 NOTEBOOK = HERE / "text_embedding.ipynb"
-SHOWN_FOLDER = "/home/me/text-search"  # in the kept output, in place of the temporary folder
+SHOWN_DATA_FOLDER = "/home/me/.local/share/verta_local"  # in the kept output, in place of the temporary one
 
 
 def split_cells(source):
@@ -26,13 +26,13 @@ def split_cells(source):
         if mark.strip() == "[markdown]":
             cells.append(("markdown", re.sub(r"(?m)^# ?", "", text).strip()))
         else:
-            cells.append(("code", re.sub(r"(?m)  # noqa.*$", "", text).strip()))
+            cells.append(("code", text.strip()))
     return cells
 
 
 def clean_text(text, folder):
     """Output as it is kept: without the temporary folder and the kernel's own file names."""
-    text = text.replace(folder, SHOWN_FOLDER)
+    text = text.replace(os.path.join(folder, "data"), SHOWN_DATA_FOLDER)
     return re.sub(r"\S*ipykernel_\d+/\d+\.py:\d+: ", "", text)
 
 
@@ -49,13 +49,10 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         folder = os.path.realpath(folder)
-        for name in ("STORE", "CACHE", "STATE", "DATA"):
-            os.environ[f"VERTA_LOCAL_{name}"] = os.path.join(
-                folder, f".verta_local{'' if name == 'STORE' else '-' + name}"
-            )
-        NotebookClient(
-            notebook, timeout=300, record_timing=False, resources={"metadata": {"path": folder}}
-        ).execute()
+        os.environ.pop("VERTA_LOCAL_STORE", None)
+        for name in ("DATA", "CACHE", "STATE"):
+            os.environ[f"VERTA_LOCAL_{name}"] = os.path.join(folder, name.lower())
+        NotebookClient(notebook, timeout=300, record_timing=False, resources={"metadata": {"path": folder}}).execute()
         notebook.metadata["language_info"] = {"name": "python"}
         for cell in notebook.cells:
             for output in cell.get("outputs", ()):

@@ -27,6 +27,8 @@ from annoy import AnnoyIndex
 
 from verta_local import Client
 
+tf.get_logger().setLevel("WARNING")
+
 # %% [markdown]
 # ## The texts
 #
@@ -93,7 +95,7 @@ for i, embedding in enumerate(embeddings):
     index.add_item(i, embedding)
 index.build(TREES)
 index.save("generated/index.ann")
-index.unload()
+print(f"generated/index.ann  {Path('generated/index.ann').stat().st_size:,} bytes")
 
 # %% [markdown]
 # ## The model

@@ -132,6 +132,8 @@ class HelpSearch:
 
     def predict(self, data: str) -> list[dict[str, object]]:
         """The three best topics for a question, each with its score and the paragraph that speaks for it."""
+        if not isinstance(data, str):
+            raise TypeError(f"a question is a text, not {type(data).__name__}")
         answers: list[dict[str, object]] = []
         for topic, line, score in self.index.best_topics(data, 3):
             paragraphs = (self.topics / f"{topic}.txt").read_text(encoding="utf-8").splitlines()

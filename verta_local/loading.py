@@ -7,10 +7,12 @@ verified bytes in memory. The engine checks digests; the user's modules are impo
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import pickle
 import pickletools
 import platform
+import sys
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +51,7 @@ def load_object(store: Store, digest: str, author: str | None = None) -> Any:
     _require_allowed(digest, author)
     data = store.read_verified(digest)
     try:
-        return pickle.loads(data)
+        return _unpickle(data)
     except (Exception, SystemExit) as error:
         raise _load_error("the object", error, None) from error
 
@@ -108,6 +110,30 @@ def load_logged_model(spec: Mapping[str, Any]) -> Any:
         return _unpickle_model(store, spec, tree)
 
 
+def _unpickle(data: bytes) -> Any:
+    """Unpickle verified bytes, without changing what lives in this process.
+
+    cloudpickle gives a class that this process defined, and that it wrote by value, back as the same object: good,
+    `isinstance` holds and a dataclass equals its copy. But it also sets the class's members again, whose functions
+    then no longer see the globals of the notebook that they were written in. That second step is left out.
+    """
+    cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
+    live = set(getattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", {}).values())
+    return _SparingUnpickler(data, live).load() if live else pickle.loads(data)
+
+
+class _SparingUnpickler(pickle.Unpickler):
+    def __init__(self, data: bytes, live: set[type]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._live = live
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if name == "_class_setstate" and module.partition(".")[0] == "cloudpickle":
+            return lambda target, state: target if target in self._live else found(target, state)
+        return found
+
+
 class _FunctionModel:
     """Gives a logged function the shape of a model."""
 
@@ -145,7 +171,8 @@ def _module_tree(store: Store, spec: Mapping[str, Any]) -> ModuleTree | None:
     _require_allowed(digest, spec.get("author"))
     store.check("tree", digest)
     digests = {entry.path: entry.digest for entry in store.tree_entries(digest) if not entry.is_folder}
-    return ModuleTree(os.fspath(store.path_of("tree", digest, "custom_modules")), digests)
+    folder = os.fspath(store.path_of("tree", digest, "custom_modules"))
+    return ModuleTree(folder, digests, needed=spec["model"].get("local_modules"))
 
 
 def _unpickle_model(store: Store, spec: Mapping[str, Any], tree: ModuleTree | None) -> Any:
@@ -154,7 +181,7 @@ def _unpickle_model(store: Store, spec: Mapping[str, Any], tree: ModuleTree | No
     data = store.read_verified(digest)
     _check_python(spec, data)
     try:
-        return pickle.loads(data)
+        return _unpickle(data)
     except (Exception, SystemExit) as error:
         raise _load_error(_name_of(spec), error, tree, spec) from error
 

@@ -22,7 +22,7 @@ class PackedModel:
     None. `method` says how `data` was written, `python` by which version. `by_value`: it holds bytecode, which only
     the same minor version of Python runs. `api` is the model API as JSON values; it has neither "input" nor
     "output" where none was given. `third_party` are the import names of installed modules that the model
-    reaches, for a hint where requirements are missing; not complete, and empty with listed `custom_modules`.
+    reaches, for a hint where requirements are missing; not complete.
     """
 
     data: bytes
@@ -42,6 +42,8 @@ class PackedModel:
             "python": self.python,
             "by_value": self.by_value,
             "third_party": list(self.third_party),
+            # Where these hid installed or Python's own modules of the same name, they do so again when it is loaded.
+            "local_modules": list(self.modules.names),
         }
 
 
@@ -87,7 +89,8 @@ def pack_model(
     """
     from .pickling import pickle_model  # noqa: PLC0415 - start-up time
 
-    listed = None if custom_modules is None else collect_modules(custom_modules)
+    if custom_modules is not None:
+        collect_modules(custom_modules)  # a wrong list is said before long work
     pickled = pickle_model(model)
     # As in Verta, these two come after the attempt to serialise.
     if has_artifacts and not isinstance(model, type):
@@ -97,7 +100,10 @@ def pack_model(
         )
     if model_api is not None and not isinstance(model_api, ModelAPI):
         raise ValueError(f"`model_api` must be a verta_local.utils.ModelAPI; found {type(model_api).__qualname__}")
-    found = find_modules(pickled.module_names) if listed is None else listed
+    if custom_modules is None:
+        found = find_modules(pickled.module_names)
+    else:
+        found = collect_modules(custom_modules, pickled.module_names)
     return PackedModel(
         data=pickled.data,
         type=model_type(model),

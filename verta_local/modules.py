@@ -32,8 +32,9 @@ from pathlib import Path
 _MEBIBYTE = 1024 * 1024
 # Data of this size belongs into an artifact, where it is stored once and not again with each model.
 _MAX_DATA_FILE_BYTES = 10 * _MEBIBYTE
-_MANY_FILES = 2_000
-_MANY_BYTES = 100 * _MEBIBYTE
+# And so does so much of it, where a whole project, its data set included, is one package.
+_MAX_DATA_FILES = 2_000
+_MAX_DATA_BYTES = 100 * _MEBIBYTE
 
 _OWN_PACKAGES = frozenset({"verta_local", "verta_store"})
 _MAIN_MODULES = frozenset({"__main__", "__mp_main__"})
@@ -45,8 +46,8 @@ _CODE_SUFFIXES = tuple(sorted(importlib.machinery.all_suffixes(), key=len, rever
 class FoundModules:
     """The files to travel with a model, as (path below the folder with '/', source file), sorted.
 
-    `names` are the local modules that were found by looking at the model, `third_party` the top-level names of
-    installed modules that it reaches; both are empty for modules that the user listed.
+    `names` are the local modules that the model reaches (whether they travel or not), `third_party` the top-level
+    names of the installed ones.
     """
 
     files: tuple[tuple[str, Path], ...]
@@ -62,8 +63,9 @@ def find_modules(names: Iterable[str]) -> FoundModules:
 
     A module that is part of a package brings the package's whole folder (data files too), another one its file
     alone. A folder without `__init__.py` counts as a package where it directly holds a module that is needed.
-    Left out: hidden files and folders (they hold caches and secrets), `__pycache__`, virtual environments, and
-    with a UserWarning files of more than 10 MiB that are no code.
+    Left out: hidden files and folders (they hold caches and secrets), `__pycache__`, virtual environments; and
+    with a UserWarning data files of more than 10 MiB, and all data files of a package that has more than 2,000
+    of them or 100 MiB in sum.
 
     Warns also when a module was edited after it was imported: the files travel as they are now.
     """
@@ -71,17 +73,18 @@ def find_modules(names: Iterable[str]) -> FoundModules:
     local, third_party = _reachable(names)
     _warn_of_edits(local)
     files: dict[str, Path] = {}
-    for folder, destination in _roots(local):
-        if folder.is_dir():
-            _add_folder(files, destination, folder)
+    for source, destination in _roots(local):
+        if source.is_dir():
+            _add_package(files, destination, source)
         else:
-            files.setdefault(destination, folder)
-    _warn_of_size(files)
+            files.setdefault(destination, source)
     return FoundModules(tuple(sorted(files.items())), tuple(sorted(local)), tuple(sorted(third_party)))
 
 
-def collect_modules(custom_modules: Sequence[str | os.PathLike[str]]) -> FoundModules:
+def collect_modules(custom_modules: Sequence[str | os.PathLike[str]], names: Iterable[str] = ()) -> FoundModules:
     """Return the files that the user listed: files, folders (with hidden files) and importable modules.
+
+    Modules that the model needs, given by `names`, and that are not listed do not travel.
 
     They are placed so that they are imported as they are here, by their place below the entries of `sys.path`;
     what lies below none of them is placed as below the current folder. Left out: `.git`, `__pycache__` and
@@ -104,7 +107,7 @@ def collect_modules(custom_modules: Sequence[str | os.PathLike[str]]) -> FoundMo
         if str(item) and path.exists():  # '' would be the current folder
             for source, destination in _places(Path(os.path.abspath(path))):
                 if source.is_dir():
-                    _add_folder(files, destination, source, explicit=True)
+                    _add_listed(files, destination, source)
                 else:
                     files.setdefault(destination, source)
             continue
@@ -113,10 +116,11 @@ def collect_modules(custom_modules: Sequence[str | os.PathLike[str]]) -> FoundMo
             raise ValueError(f"custom_modules contains {str(item)!r}: no file, folder or importable module")
         for source, destination in _roots({located.name: located}, namespaces=True):
             if source.is_dir():
-                _add_folder(files, destination, source, explicit=True)
+                _add_listed(files, destination, source)
             else:
                 files.setdefault(destination, source)
-    return FoundModules(tuple(sorted(files.items())))
+    local, third_party = _reachable(names)
+    return FoundModules(tuple(sorted(files.items())), tuple(sorted(local)), tuple(sorted(third_party)))
 
 
 def stage_modules(destination: str | os.PathLike[str], found: FoundModules) -> None:
@@ -371,7 +375,37 @@ def _places(path: Path) -> Iterator[tuple[Path, str]]:
         yield path, ""  # no package: as likely meant to be on sys.path itself
 
 
-def _add_folder(files: dict[str, Path], destination: str, folder: Path, explicit: bool = False) -> None:
+def _add_listed(files: dict[str, Path], destination: str, folder: Path) -> None:
+    """Add all files of a folder that the user named."""
+    for source in _files_in(folder, with_hidden=True):
+        files.setdefault((Path(destination) / source.relative_to(folder)).as_posix(), source)
+
+
+def _add_package(files: dict[str, Path], destination: str, folder: Path) -> None:
+    """Add the code and, within bounds, the data of a package that was found."""
+    code, data, large, data_bytes = [], [], [], 0
+    for source in _files_in(folder, with_hidden=False):
+        if source.name.endswith(_CODE_SUFFIXES):
+            code.append(source)
+        elif (size_bytes := source.stat().st_size) > _MAX_DATA_FILE_BYTES:
+            large.append(f"{source.relative_to(folder.parent)} ({size_bytes // _MEBIBYTE} MiB)")
+        else:
+            data.append(source)
+            data_bytes += size_bytes
+    if len(data) > _MAX_DATA_FILES or data_bytes > _MAX_DATA_BYTES:
+        large.append(f"{len(data)} data files of {folder.name} ({data_bytes // _MEBIBYTE} MiB)")
+        data = []
+    if large:
+        warnings.warn(
+            f"too large to travel with the model's modules: {', '.join(large)}; log what the model needs of it with "
+            "log_artifact() and name the key in `artifacts`, or list the folder in `custom_modules`",
+            stacklevel=5,
+        )
+    for source in (*code, *data):
+        files.setdefault((Path(destination) / source.relative_to(folder)).as_posix(), source)
+
+
+def _files_in(folder: Path, with_hidden: bool) -> Iterator[Path]:
     visited: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -379,43 +413,17 @@ def _add_folder(files: dict[str, Path], destination: str, folder: Path, explicit
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = sorted(each for each in folders if not _is_left_out(place, each, explicit))
+        folders[:] = sorted(each for each in folders if not _is_left_out(place, each, with_hidden))
         for name in sorted(names):
             source = Path(place, name)
-            if not source.is_file() or (name.startswith(".") and not explicit):  # a FIFO would block
-                continue
-            if not explicit and _is_large_data(source):
-                continue
-            files.setdefault((Path(destination) / source.relative_to(folder)).as_posix(), source)
+            if source.is_file() and (with_hidden or not name.startswith(".")):  # no FIFO: it would block
+                yield source
 
 
-def _is_left_out(place: str, folder: str, explicit: bool) -> bool:
+def _is_left_out(place: str, folder: str, with_hidden: bool) -> bool:
     if folder in ("__pycache__", ".git") or os.path.exists(os.path.join(place, folder, "pyvenv.cfg")):
         return True
-    return folder.startswith(".") and not explicit
-
-
-def _is_large_data(source: Path) -> bool:
-    size_bytes = source.stat().st_size
-    if size_bytes <= _MAX_DATA_FILE_BYTES or source.name.endswith(_CODE_SUFFIXES):
-        return False
-    warnings.warn(
-        f"{source} ({size_bytes // _MEBIBYTE} MiB) does not travel with the model's modules; log it with "
-        "log_artifact() and name its key in `artifacts`, or list its folder in `custom_modules`",
-        stacklevel=5,
-    )
-    return True
-
-
-def _warn_of_size(files: dict[str, Path]) -> None:
-    size_bytes = sum(source.stat().st_size for source in files.values())
-    if len(files) > _MANY_FILES or size_bytes > _MANY_BYTES:
-        tops = sorted({destination.partition("/")[0] for destination in files})
-        warnings.warn(
-            f"the model's own modules ({', '.join(tops)}) bring {len(files)} files, {size_bytes // _MEBIBYTE} MiB; "
-            "list what it needs in `custom_modules` to log less",
-            stacklevel=4,
-        )
+    return folder.startswith(".") and not with_hidden
 
 
 # Modules that were edited after they were imported
@@ -427,7 +435,7 @@ def _warn_of_edits(local: dict[str, _Located]) -> None:
         warnings.warn(
             f"{', '.join(sorted(edited))} changed on disk after the import; the present text is logged, "
             "not what ran here: import again to try what is logged",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -187,8 +187,7 @@ class RunModel:
 
         status = self.get_deployment_status()
         if status["status"] not in ("deployed", "deploying"):
-            message = f"model is not currently deployed: {status.get('message') or 'call run.deploy() first'}"
-            raise DeploymentError(message)
+            raise DeploymentError(f"model is not currently deployed ({status['message']})")
         return DeployedModel.from_url(status["url"], status["token"])
 
     def model_spec(self, *, for_deployment: bool = False) -> dict[str, Any]:

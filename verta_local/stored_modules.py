@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import (
@@ -30,19 +30,25 @@ from types import CodeType, ModuleType
 
 from verta_store.digest import digest_of_bytes, digest_of_file
 
-from .modules import is_edited
-
 
 @dataclass(frozen=True)
 class ModuleTree:
-    """A stored folder of modules: where it is, and the digest of each file (relative path with '/' -> digest)."""
+    """A stored folder of modules: where it is, and the digest of each file (relative path with '/' -> digest).
+
+    `needed` are the names of modules that the model reached where it was logged, None where that is not known.
+    """
 
     folder: str
     digests: Mapping[str, str]
+    needed: Collection[str] | None = None
 
     @property
-    def top_names(self) -> set[str]:
-        """The names that can be imported from the folder itself."""
+    def hiding_names(self) -> set[str]:
+        """The top-level names in the folder that hide modules of the same name from elsewhere.
+
+        Only those that the model reached: a `types.py` in a listed folder must not take the place of Python's, which
+        was imported long before the user's modules and so was what the model saw.
+        """
         suffixes = sorted(all_suffixes(), key=len, reverse=True)
         names = set()
         for path in self.digests:
@@ -50,7 +56,7 @@ class ModuleTree:
             suffix = "" if slash else next((each for each in suffixes if first.endswith(each)), None)
             if suffix is not None:
                 names.add(first.removesuffix(suffix))
-        return names
+        return names if self.needed is None else names & {name.partition(".")[0] for name in self.needed}
 
 
 def install(tree: ModuleTree) -> None:
@@ -163,7 +169,7 @@ def _changed(path: str) -> ImportError:
 def _forget(tree: ModuleTree, names: set[str] | None = None) -> dict[str, ModuleType]:
     """Take modules with the tree's names (or `names`) out of `sys.modules`, but for those of the same text."""
     displaced = {}
-    for top in tree.top_names if names is None else names:
+    for top in tree.hiding_names if names is None else names:
         loaded = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == top}
         if names is None and all(_is_same(tree, name, module) for name, module in loaded.items()):
             continue
@@ -175,6 +181,8 @@ def _forget(tree: ModuleTree, names: set[str] | None = None) -> dict[str, Module
 
 def _is_same(tree: ModuleTree, name: str, module: ModuleType) -> bool:
     """Whether an imported module has the text of the tree's: its file has, and it is what was imported."""
+    from .modules import is_edited  # noqa: PLC0415 - start-up time of a served model, which never comes here
+
     file = getattr(module, "__file__", None)
     if not isinstance(file, str):
         return getattr(module, "__path__", None) is not None  # a namespace package has no text of its own

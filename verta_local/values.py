@@ -188,11 +188,12 @@ def _from_array_like(value: Any) -> Any:
     if numpy is None or isinstance(value, type):
         return value
     try:
-        return _from_array(numpy.asarray(value))
-    except (TypeError, ValueError, RuntimeError):
-        # A symbolic tensor has no value, one on an accelerator may refuse: the caller says that the type is
-        # wrong.
+        # TensorFlow's own way first: its scalars of bfloat16 fail in the array protocol.
+        array = value.numpy() if callable(getattr(value, "numpy", None)) else numpy.asarray(value)
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        # A symbolic tensor has no value, one on an accelerator may refuse: the caller says that the type is wrong.
         return value
+    return value if type(array) is type(value) else _to_builtin(array)
 
 
 def _library_types(library: str, *names: str) -> tuple[type, ...]:

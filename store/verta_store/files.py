@@ -109,8 +109,36 @@ def make_folder(path: str, above: str) -> None:
         try:
             os.mkdir(folder)
         except FileExistsError:
-            continue  # another writer was first
+            pass  # another writer was first; whether it is durable yet, only he knows
         sync_folder(os.path.dirname(folder))
+
+
+class DurableFolders:
+    """Makes folders below a root, and remembers which of them this process knows to be durable.
+
+    A folder that is there may be one whose maker died before he synced its name: what is put into it would be lost
+    with it in a power cut. So the first use of each folder in a process syncs the folder above it.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._known = {root}
+
+    def make(self, path: str) -> None:
+        """Makes `path`, with its parents below the root, durable when this returns."""
+        if path in self._known and os.path.isdir(path):
+            return
+        above = os.path.dirname(path)
+        if path != self._root:
+            self.make(above)
+        if not os.path.isdir(path):
+            try:
+                os.mkdir(path)
+            except FileExistsError:
+                if not os.path.isdir(path):
+                    raise
+        sync_folder(above)
+        self._known.add(path)
 
 
 def publish(temporary: str, target: str) -> bool:
@@ -148,13 +176,13 @@ def create_exclusive(path: str, data: bytes, temporary: str) -> bool:
     `link(2)` of a finished file is exclusive on NFS and on local disks; where there are no links, O_EXCL is used,
     and a reader may for a moment see a shorter file.
     """
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY | O_CLOEXEC, 0o666)
     try:
-        write_all(descriptor, data)
-        sync_file(descriptor)
-    finally:
-        os.close(descriptor)
-    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY | O_CLOEXEC, 0o666)
+        try:
+            write_all(descriptor, data)
+            sync_file(descriptor)
+        finally:
+            os.close(descriptor)
         os.link(temporary, path)
     except FileExistsError:
         return False
@@ -176,23 +204,34 @@ def _create_without_link(path: str, data: bytes) -> bool:
     try:
         write_all(descriptor, data)
         sync_file(descriptor)
-    finally:
+    except BaseException:
         os.close(descriptor)
+        remove_file(path)  # half a file under this name would be there for good
+        raise
+    os.close(descriptor)
     sync_folder(os.path.dirname(path))
     return True
 
 
 def remove_file(path: str) -> None:
-    """Removes a file of our own; one that is gone already is no error."""
+    """Removes a temporary file of our own; best effort: what stays is garbage, and no reason to hide another error."""
     try:
-        os.unlink(path)
-    except FileNotFoundError:
+        try:
+            os.unlink(path)
+        except PermissionError:
+            if sys.platform != "win32":
+                raise
+            os.chmod(path, 0o666)  # Windows refuses to delete a read-only file
+            os.unlink(path)
+    except OSError:
         pass
-    except PermissionError:
-        if sys.platform != "win32":
-            raise
-        os.chmod(path, 0o666)  # Windows refuses to delete a read-only file
-        os.unlink(path)
+
+
+def move_to_trash(path: str, root: str, name: str) -> None:
+    """Takes something damaged out of the way of the good copy that is to take its place."""
+    trash = os.path.join(root, "trash")
+    os.makedirs(trash, exist_ok=True)
+    os.rename(path, os.path.join(trash, name))
 
 
 def remove_folder(path: str) -> None:

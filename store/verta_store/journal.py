@@ -13,6 +13,7 @@ import re
 import sys
 import threading
 import zlib
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +25,14 @@ OPEN_SUFFIX = ".open.jsonl"
 SEALED_SUFFIX = ".jsonl"
 
 # `{"c":"` + 8 hexadecimal digits + `",`: the check value stands in front, at a fixed place.
-_HEAD = b'{"c":"'
 _HEAD_BYTES = 16
 _CHECKS = re.compile(rb'\{"c":"([0-9a-f]{8})",')
 
 # The promise: a record that was acknowledged survives a power cut at most this much later.
 SYNC_WITHIN_S = 1.0
+
+# Behind damage, a line may continue the chain from one of this many values; one damaged byte needs three of them.
+_RESUME_VALUES = 8
 
 
 class JournalWriter:
@@ -47,6 +50,8 @@ class JournalWriter:
         self._check = 0
         self._size_bytes = 0
         self._count = 0
+        self._synced_bytes = 0
+        self._sync_failure: OSError | None = None  # of the background, until somebody could be told
         self._is_dirty = False
         self._wake: threading.Event | None = None
         self.stem = ""  # `<host id>/<utc>-<pid>-<random>`, '' before the first record
@@ -58,7 +63,7 @@ class JournalWriter:
             BadRecord: a value that JSON cannot hold; nothing was written.
             StoreWriteError: the file system refused; the journal ends at the last whole record.
         """
-        text = records.encode(fields)
+        text = records.encode(fields, is_flat=kind == records.POINTS)
         with self._lock:
             if self._descriptor < 0:
                 self._open()
@@ -77,10 +82,24 @@ class JournalWriter:
         return record_time
 
     def flush(self) -> None:
-        """Returns when every record written so far is on the device."""
+        """Returns when every record written so far is on the device.
+
+        Raises:
+            StoreWriteError: the device refused, now or since the last call.
+        """
         with self._lock:
-            if self._descriptor >= 0 and (self._is_dirty or self._full):
+            # Not `_is_dirty`: the background thread takes that back before its sync has ended.
+            if self._descriptor >= 0 and self._synced_bytes < self._size_bytes:
                 self._sync()
+            failure, self._sync_failure = self._sync_failure, None
+            if failure is not None:
+                # Linux tells of lost pages once; that this second sync went well says nothing about them.
+                raise files.write_error("the journal to the device", failure, self._folder) from failure
+
+    def observe(self, seen: int) -> None:
+        """Moves this writer's clock on to the time of a record that it has read."""
+        with self._lock:
+            self._clock.observe(seen)
 
     def seal(self) -> None:
         """Ends the journal with its footer and takes the `.open` out of its name. A later record opens a new one."""
@@ -114,6 +133,8 @@ class JournalWriter:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
+        self._size_bytes = 0
+        self._synced_bytes = 0
         self._is_dirty = False
         self.stem = ""
 
@@ -134,6 +155,7 @@ class JournalWriter:
         self.stem = f"{host}/{name}"
         self._check = 0
         self._size_bytes = 0
+        self._synced_bytes = 0
         self._count = 0
         header = {
             "format": records.FORMAT,
@@ -161,13 +183,14 @@ class JournalWriter:
     def _write(self, body: bytes) -> None:
         check = zlib.crc32(body, self._check)
         line = b'{"c":"%08x",' % check + body
+        path = self._path(OPEN_SUFFIX)
         try:
             written = os.write(self._descriptor, line)
             if written < len(line):
                 files.write_all(self._descriptor, line[written:])
         except OSError as error:
             self._cut_back()
-            raise files.write_error("a record", error, self._path(OPEN_SUFFIX)) from error
+            raise files.write_error("a record", error, path) from error
         self._check = check
         self._size_bytes += len(line)
         self._count += 1
@@ -184,6 +207,7 @@ class JournalWriter:
             files.sync_file(self._descriptor, data_only=data_only)
         except OSError as error:
             raise files.write_error("the journal to the device", error, self._path(OPEN_SUFFIX)) from error
+        self._synced_bytes = self._size_bytes
         self._is_dirty = False
 
     def _start_syncer(self) -> None:
@@ -202,11 +226,15 @@ class JournalWriter:
                     continue
                 self._is_dirty = False
                 twin = os.dup(self._descriptor)
+                stem, size_bytes = self.stem, self._size_bytes
             try:
                 files.sync_file(twin, data_only=True)
-            except OSError:
-                self._is_dirty = True  # `flush` and the next round try again, and `flush` reports it
-                wake.set()
+            except OSError as error:
+                self._sync_failure = error
+            else:
+                with self._lock:
+                    if self.stem == stem:
+                        self._synced_bytes = max(self._synced_bytes, size_bytes)
             finally:
                 os.close(twin)
 
@@ -266,29 +294,37 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
     offset = 0
     check = start.check
     count = start.count
-    loads = json.loads
     crc = zlib.crc32
     end = len(data)
     good_until = 0
     pending: Damage | None = None
-    resume: set[int] = set()  # after damage: what the chain's value may be
+    straight = 0  # behind damage: the chain's value if only check values were hurt
+    resume: deque[int] = deque(maxlen=_RESUME_VALUES)  # behind damage: what the chain's value may be
     while offset < end:
         newline = data.find(b"\n", offset)
         if newline < 0:
             break
         line_end = newline + 1
         line = data[offset:line_end]
-        stated = _stated_check(line)
         body = line[_HEAD_BYTES:]
-        if stated is not None and (
-            crc(body, check) == stated or (pending is not None and any(crc(body, c) == stated for c in resume))
-        ):
+        found = crc(body, check)
+        if not (is_good := line.startswith(b'{"c":"%08x",' % found)) and pending is not None:
+            for value in resume:
+                found = crc(body, value)
+                if is_good := line.startswith(b'{"c":"%08x",' % found):
+                    break
+        if is_good:
             if pending is not None:
                 part.damages.append(pending)
                 pending = None
-            record = loads(line)
-            check = stated
-            if start.is_sealed or part.position.is_sealed:
+            record = _record_of(line)
+            check = found
+            if record is None:
+                # Its writer's fault, or a fraud; the chain goes on behind it, and so does the footer's count.
+                what = "a line that is no record"
+                part.damages.append(Damage(path, start.offset + offset, len(line), what))
+                count += 1
+            elif start.is_sealed or part.position.is_sealed:
                 part.damages.append(
                     Damage(
                         path,
@@ -310,9 +346,15 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
             # The next line checks against the value that this one states, or would have with its check value
             # damaged, or that a line inside it states whose line end is damaged: so reading goes on behind it.
             # Whether this is a torn tail instead shows when nothing good follows.
-            first = offset if pending is None else pending.offset - start.offset
+            if pending is None:
+                first, straight = offset, check
+                resume.clear()
+            else:
+                first = pending.offset - start.offset
             pending = Damage(path, start.offset + first, line_end - first, "a damaged record")
-            resume = {int(found, 16) for found in _CHECKS.findall(line)} | {crc(body, check)}
+            straight = crc(body, straight)
+            resume.append(straight)
+            resume.extend(int(stated, 16) for stated in _CHECKS.findall(line)[-3:])
         offset = line_end
     part.torn_bytes = end - good_until
     part.position.offset = start.offset + good_until
@@ -326,14 +368,13 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
     return part
 
 
-def _stated_check(line: bytes) -> int | None:
-    """The check value that a line states about itself, or None when it does not look like a line."""
-    if not line.startswith(_HEAD) or line[14:16] != b'",':
-        return None
+def _record_of(line: bytes) -> dict[str, Any] | None:
+    """The record of a line, or None for one that is not JSON or has no kind."""
     try:
-        return int(line[6:14], 16)
-    except ValueError:
+        record = json.loads(line.decode("ascii"))
+    except (ValueError, RecursionError):
         return None
+    return record if isinstance(record, dict) and isinstance(record.get("k"), str) else None
 
 
 def _check_footer(data: bytes, part: JournalPart, path: str) -> None:

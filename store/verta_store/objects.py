@@ -44,7 +44,7 @@ class TemporaryFolder:
     def path(self) -> str:
         """The folder, existing."""
         with self._lock:
-            if not self._path:
+            if not self._path or not os.path.isdir(self._path):
                 top = os.path.join(self._root, "tmp")
                 path = os.path.join(top, f"{ids.host_id()}-{os.getpid()}-{ids.random_hex(8)}")
                 with files.writing("a temporary folder", top):
@@ -77,6 +77,7 @@ class Objects:
         self._temporary = temporary
         self._verified = verified
         self._top = os.path.join(root, "objects")
+        self.folders = files.DurableFolders(root)
 
     def path(self, digest: str) -> str:
         """Where a blob is, or would be."""
@@ -96,10 +97,10 @@ class Objects:
             raise missing(digest, self._root) from error
 
     def is_whole(self, digest: str) -> bool:
-        """Whether the blob is there and undamaged."""
+        """Whether the blob is there and undamaged; one that cannot be read is not."""
         try:
             self.check(digest)
-        except (MissingObject, CorruptObject):
+        except (CorruptObject, OSError):  # a MissingObject is an OSError
             return False
         return True
 
@@ -108,6 +109,8 @@ class Objects:
         digest = digests.digest_of_bytes(data)
         ref = Ref("blob", digest, len(data))
         if self.is_whole(digest):
+            with files.writing("an object", self._top):
+                self._make_name_durable(digest)
             return ref
         temporary = self._temporary.new_name()
         with files.writing("an object", self._top):
@@ -163,21 +166,29 @@ class Objects:
 
     def _publish(self, temporary: str, digest: str) -> None:
         target = self.path(digest)
-        folder = os.path.dirname(target)
         try:
-            if not os.path.isdir(folder):
-                files.make_folder(folder, self._root)
+            self.folders.make(os.path.dirname(target))
             if os.path.lexists(target) and not self.is_whole(digest):
                 # What we hold is what the damaged file should be. Its other names are the same damaged file.
+                if os.path.isdir(target):
+                    files.move_to_trash(target, self._root, os.path.basename(temporary))
                 os.replace(temporary, target)
                 files.remove_folder(os.path.join(self._root, "names", digests.shard(digest)))
-            elif not files.publish(temporary, target):
-                return
-            files.sync_folder(folder)
-            self._verified.remember(target, signature_of([target]))
+                is_ours = True
+            else:
+                is_ours = files.publish(temporary, target)
+            self._make_name_durable(digest)
+            if is_ours:
+                self._verified.remember(target, signature_of([target]))
         except BaseException:
             files.remove_file(temporary)
             raise
+
+    def _make_name_durable(self, digest: str) -> None:
+        """Syncs the folders of a blob, also of one that was there: its writer may have died before he did it."""
+        folder = os.path.dirname(self.path(digest))
+        self.folders.make(folder)
+        files.sync_folder(folder)
 
     def open_blob(self, digest: str) -> int:
         """A descriptor for reading a blob.
@@ -206,15 +217,15 @@ class Objects:
         return data
 
     def link_in(self, digest: str, source: str) -> bool:
-        """Makes `source`, a file of this store whose digest is known, an object too, by a hard link.
+        """Makes `source`, a synced file of this store whose digest is known, an object too, by a hard link.
+
+        The caller syncs the folder of the new name.
 
         Returns:
             False when an object of that digest exists already or the file system has no links.
         """
         target = self.path(digest)
-        folder = os.path.dirname(target)
-        if not os.path.isdir(folder):
-            files.make_folder(folder, self._root)
+        self.folders.make(os.path.dirname(target))
         try:
             os.link(source, target)
         except OSError as error:
@@ -248,17 +259,29 @@ def corrupt(digest: str, path: str) -> CorruptObject:
     )
 
 
-def copy_in(source: str, target: str, *, is_executable: bool = False, sync: bool = True) -> tuple[str, int]:
+def copy_in(
+    source: str, target: str, *, is_executable: bool = False, sync: bool = True, follow_links: bool = True
+) -> tuple[str, int]:
     """Copies a regular file into the store's file system and hashes the copy. Returns (digest, size in bytes).
 
     Raises:
         FileNotFoundError, PermissionError: the source cannot be opened.
-        BadContent: the source is not a regular file (a device, FIFO or socket is not waited for).
+        BadContent: the source is not a regular file (a device, FIFO or socket is not waited for), or is a link
+            without `follow_links`.
         StoreWriteError: the copy could not be written.
     """
     # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
     flags = os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
-    reader = os.open(source, flags)
+    if not follow_links:
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    try:
+        reader = os.open(source, flags)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise BadContent(f"{source} is a socket and not a regular file, so it cannot be logged", path=source) from error
+        if error.errno == errno.ELOOP and not follow_links:
+            raise BadContent(f"{source} became a link while it was read; log it again", path=source) from error
+        raise
     try:
         status = os.fstat(reader)
         if status.st_mode & 0o170000 != 0o100000:
@@ -323,7 +346,7 @@ def _copy_and_hash(reader: int, writer: int, target: str) -> tuple[str, int]:
             try:
                 while (end := ends.get()) is not None:
                     while done < end:
-                        count = os.preadv(twin, [view[: min(_COPY_BYTES, end - done)]], done)
+                        count = _read_at(twin, view[: min(_COPY_BYTES, end - done)], done)
                         if not count:
                             raise OSError(errno.EIO, "the copy is shorter than what was written to it")
                         state.update(view[:count])
@@ -347,6 +370,9 @@ def _copy_and_hash(reader: int, writer: int, target: str) -> tuple[str, int]:
                         raise
                     copy = _copy_by_reading  # another device, or a file system that cannot
                     continue
+                if not count and copy is not _copy_by_reading:
+                    copy = _copy_by_reading  # some file systems end too early; a real end shows again
+                    continue
                 if not count:
                     break
                 size_bytes += count
@@ -355,8 +381,18 @@ def _copy_and_hash(reader: int, writer: int, target: str) -> tuple[str, int]:
         ends.put(None)
         hasher.join()
     if failures:
-        raise failures[0]
+        with files.writing("an object", target):
+            raise failures[0]
     return f"{digests.ALGORITHM}:{state.hexdigest()}", size_bytes
+
+
+def _read_at(descriptor: int, view: memoryview, at: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [view], at)
+    os.lseek(descriptor, at, os.SEEK_SET)
+    data = os.read(descriptor, len(view))
+    view[: len(data)] = data
+    return len(data)
 
 
 def _kernel_copy() -> Callable[[int, int, int], int]:

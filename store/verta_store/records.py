@@ -35,39 +35,69 @@ SEAL = "seal"
 
 Value: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
 
+# A value nested deeper is refused when it is logged: a reader with less stack left could not read it any more, and
+# with it the journal that it stands in.
+MAXIMUM_DEPTH = 100
+
 _strict = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=True).encode
+_sorted = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=True, sort_keys=True).encode
 
 
-def encode(fields: Mapping[str, Any]) -> str:
+def encode(fields: Mapping[str, Any], *, is_flat: bool = False) -> str:
     """One JSON object as text, valid for every JSON reader.
 
     JSON has no NaN and no infinities: they become `{"$f": "nan"}`, `"inf"` or `"-inf"`. A user's own dict in which
-    a key begins with `$` becomes `{"$d": {...}}`, so that nothing can be mistaken.
+    a key begins with `$` becomes `{"$d": {...}}`, so that nothing can be mistaken. `is_flat` says that the caller
+    knows every value to be a scalar.
 
     Raises:
-        BadRecord: a value of a type that JSON does not have.
+        BadRecord: a value of a type that JSON does not have, or one that is nested too deeply or holds itself.
     """
-    if "$" not in (text := _encode_plain(fields)):
-        return text
-    return _strict(_escape_fields(fields))
-
-
-def _encode_plain(fields: Mapping[str, Any]) -> str:
     try:
-        return _strict(fields)
-    except ValueError as error:
-        if "circular" in str(error).lower():
-            raise BadRecord("a value refers to itself; only trees of lists and dicts can be logged") from error
-        return "$"  # a NaN or an infinity somewhere
-    except RecursionError as error:
-        raise BadRecord("a value is nested too deeply to be logged; flatten it or log it as an artifact") from error
+        text = _strict(fields)
+    except (ValueError, RecursionError):
+        text = ""  # a NaN or an infinity somewhere; or one of those below
     except TypeError as error:
-        raise BadRecord(f"a value cannot be logged: {error}; log it as an artifact") from error
+        raise _cannot_log(error) from error
+    # Counting is cheap and sees every nested dict and every deep list; a text with brackets in it is looked at too.
+    if not is_flat and (not text or text.count("{") > 2 or text.count("[") > MAXIMUM_DEPTH):
+        _check_shape(fields, MAXIMUM_DEPTH + 2)
+    if text and "$" not in text:
+        return text
+    try:
+        return _strict(_escape_fields(fields))
+    except (TypeError, ValueError) as error:  # an integer of more digits than Python is willing to write
+        raise _cannot_log(error) from error
+
+
+def _cannot_log(error: Exception) -> BadRecord:
+    return BadRecord(f"a value cannot be logged: {error}; log it as an artifact")
+
+
+def _check_shape(value: Any, depth_left: int) -> None:
+    """Refuses what JSON would change (keys that are not text) and what could not be read again (depth, circles)."""
+    if depth_left < 0:
+        raise BadRecord(
+            f"a value is nested more than {MAXIMUM_DEPTH} deep, or refers to itself; flatten it or log it as an artifact"
+        )
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise BadRecord(f"the keys of a logged dict are texts, not {type(key).__name__}: {key!r}")
+            if isinstance(item, (Mapping, list, tuple)):
+                _check_shape(item, depth_left - 1)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            if isinstance(item, (Mapping, list, tuple)):
+                _check_shape(item, depth_left - 1)
 
 
 def _escape_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    # Only the values below the record's own fields are the user's; the field names are ours.
-    return {name: _escape_top(value) for name, value in fields.items()}
+    # Only the values below the record's own fields are the user's; the field names, sections and keys are ours to tell.
+    return {
+        name: {section: _escape_top(part) for section, part in value.items()} if name == "and" else _escape_top(value)
+        for name, value in fields.items()
+    }
 
 
 def _escape_top(value: Any) -> Any:
@@ -113,5 +143,8 @@ def decode_value(text: str) -> Any:
 
 
 def same_value(left: Any, right: Any) -> bool:
-    """Whether two logged values are the same one: equal, of the same type, and NaN is itself."""
-    return bool(left == right and type(left) is type(right)) or encode_value(left) == encode_value(right)
+    """Whether two logged values are the same one: equal, of the same types within, and NaN is itself.
+
+    The order of a dict's keys does not count.
+    """
+    return _sorted(_escape(left)) == _sorted(_escape(right))

@@ -37,11 +37,17 @@ class VerifiedCache:
         Raises:
             FileNotFoundError: a part is gone.
         """
-        signature = signature_of(path for path, _ in parts)
+        try:
+            signature = signature_of(path for path, _ in parts)
+        except NotADirectoryError as error:  # a file stands where a folder was
+            raise FileNotFoundError(error.errno, error.strerror, error.filename) from error
         if self.knows(top, signature):
             return ""
         for path, expected in parts:
-            found, _ = digests.digest_of_file(path)
+            try:
+                found, _ = digests.digest_of_file(path)
+            except IsADirectoryError:
+                return path
             if found != expected:
                 return path
         if signature_of(path for path, _ in parts) == signature:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from verta_local import loading
@@ -319,6 +320,21 @@ def test_listed_modules_travel_as_they_are_imported_here(place: Place) -> None:
     assert place.predict_elsewhere(2) == 6
 
 
+def test_a_listed_file_that_the_model_does_not_use_hides_nothing(place: Place) -> None:
+    """A `types.py` in the listed folder, which was not what `import types` gave where it was logged."""
+    place.write(
+        {
+            "lib/types.py": "raise AssertionError('imported in place of the standard library')",
+            "helper.py": "import types, enum\ndef triple(x): return 3 * x\n",
+            "train.py": "import helper\nfrom logging_model import log\n"
+            "class Model:\n    def predict(self, data):\n        import types, dataclasses\n"
+            "        return helper.triple(data)\nlog(Model, custom_modules=['helper.py', 'lib'])\n",
+        }
+    )
+    place.run("train.py")
+    assert place.predict_elsewhere(2) == 6
+
+
 # Artifacts and __init__
 
 
@@ -453,6 +469,27 @@ def test_get_model_gives_the_logged_version_and_leaves_the_users_module(
     model = load_logged_model(spec)
     assert model().predict(None) == "old"
     assert sys.modules["mine"] is new and imported("mine").WORD == "new"
+
+
+def test_fetching_leaves_a_notebooks_class_as_it_is(logged: Callable[..., dict[str, Any]]) -> None:
+    """The same class comes back, and goes on to see the notebook's globals."""
+    scope = main_scope(
+        "import dataclasses, enum\nSCALE = 1\n"
+        "class Model:\n    def predict(self, data): return SCALE\n"
+        "@dataclasses.dataclass\nclass Settings:\n    depth: int = 3\n"
+        "class Colour(enum.Enum):\n    RED = 1\n"
+    )
+    model = scope["Model"]()
+    spec = logged(scope["Model"])
+    assert load_logged_model(spec) is scope["Model"]
+    scope["SCALE"] = 2
+    assert model.predict(None) == 2
+    store = open_store(spec["store"], spec["cache_dir"])
+    for value in (scope["Settings"](7), scope["Colour"].RED):
+        assert load_object(store, store.put_bytes(cloudpickle.dumps(value)).digest) == value
+    later = main_scope("class Model:\n    def predict(self, data): return 'defined again'\n")["Model"]
+    assert load_logged_model(logged(later))().predict(None) == "defined again"
+    assert load_logged_model(spec)().predict(None) == 2
 
 
 def test_what_a_fetched_model_imports_late_is_still_found(logged: Callable[..., dict[str, Any]], project: Path) -> None:

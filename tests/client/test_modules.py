@@ -223,17 +223,21 @@ def test_large_data_is_left_out_with_a_warning_code_never(project: Path, monkeyp
     """It belongs into an artifact."""
     monkeypatch.setattr(modules, "_MAX_DATA_FILE_BYTES", 1000)
     write(project, {"mine/__init__.py": "#" * 2000, "mine/small.txt": "x" * 1000, "mine/big.npy": "x" * 1001})
-    with pytest.warns(UserWarning, match=r"big\.npy .*does not travel.*log_artifact\(\)"):
+    with pytest.warns(UserWarning, match=r"too large to travel .*: mine.big\.npy .*log_artifact\(\)"):
         found = find_modules(["mine"])
     assert paths(found) == ["mine/__init__.py", "mine/small.txt"]
 
 
-def test_very_many_files_are_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that nobody uploads a data folder without knowing."""
-    monkeypatch.setattr(modules, "_MANY_FILES", 2)
-    write(project, {"mine/__init__.py": "", "mine/a.txt": "a", "mine/b.txt": "b"})
-    with pytest.warns(UserWarning, match=r"\(mine\) bring 3 files"):
-        find_modules(["mine"])
+@pytest.mark.parametrize("limit", ["_MAX_DATA_FILES", "_MAX_DATA_BYTES"])
+def test_a_data_set_inside_a_package_is_left_out_with_a_warning(
+    project: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Where the whole project is one package; its code still travels."""
+    monkeypatch.setattr(modules, limit, 2)
+    write(project, {"mine/__init__.py": "", "mine/a.txt": "a", "mine/b.txt": "b", "mine/c.txt": "c"})
+    with pytest.warns(UserWarning, match=r"too large to travel .*: 3 data files of mine \(0 MiB\)"):
+        found = find_modules(["mine"])
+    assert paths(found) == ["mine/__init__.py"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,19 @@ def test_model_of_a_user_package_is_served_and_right(
     assert_nothing_runs()
 
 
-def test_package_model_runs_from_its_own_folder(run_python: Callable[..., object], examples: Path) -> None:
-    output = run_python("train.py", cwd=examples / "package_model")
-    assert output.number(r"corrected over HTTP: ([\d.]+)%") >= 75
+def test_model_of_a_user_package_is_served_after_its_source_is_gone(
+    run_python: Callable[..., object], examples: Path, assert_nothing_runs: Callable[[], None], tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(examples / "package_model", project, ignore=shutil.ignore_patterns("__pycache__"))
+    output = run_python("train.py", cwd=project)
+    shutil.rmtree(project)
+
+    run_id = output.text.split("verta-local serve ")[1].strip()
+    run_python("-m", "verta_local", "deploy", run_id)
+    try:
+        answer = run_python("-m", "verta_local", "predict", run_id, '"An excpetion."').text
+    finally:
+        run_python("-m", "verta_local", "undeploy", run_id)
+    assert json.loads(answer) == "an exception."
+    assert_nothing_runs()

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from verta_local.deployment import DeployedModel
+
 _ADMIN = {"Verta-Local-Admin": "the admin token"}
 
 
@@ -229,3 +231,13 @@ def test_no_way_into_a_debugger_or_folders_in_errors(server: Any) -> None:
         reply = server.request("GET", path, headers=_ADMIN)
         assert reply.status == 404
         assert str(Path(__file__).parents[2]) not in reply.body.decode()
+
+
+def test_an_ipv6_address_works_as_well(make_server: Any) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    server = make_server(host="::1")
+    endpoint = server.deploy("Echo")
+    assert DeployedModel(server.supervisor.url_of(endpoint)).predict(1) == 1

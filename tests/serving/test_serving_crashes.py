@@ -87,6 +87,7 @@ def test_a_model_that_hangs_again_and_again_ends_in_the_state_error(server: Any,
         ("ExitsAtLoad", ["SystemExit: no GPU found"]),
         ("FailsItsOwnTest", ["AssertionError: accuracy fell to 0.1"]),
         ("NoSuchModel", ["KeyError"]),
+        ("LacksALibrary", ["Traceback of the user", "install it and deploy again"]),
     ],
 )
 def test_a_model_that_does_not_load_says_why_within_a_second(server: Any, model: str, parts: list[str]) -> None:
@@ -171,6 +172,23 @@ def test_a_broken_replacement_leaves_the_old_model_in_service(server: Any) -> No
     assert server.predict(None).json == 0
     server.deploy("Name", version=1)
     assert server.predict(None).json == 1
+
+
+def test_a_model_can_be_undeployed_while_it_loads(server: Any, tools: Any) -> None:
+    endpoint = server.deploy("SlowToLoad", wait=False, seconds=30)
+    waiting = tools.in_background(lambda: server.predict(1))
+    time.sleep(0.3)
+    start = time.perf_counter()
+    server.supervisor.table.undeploy(endpoint)
+    assert time.perf_counter() - start < 2
+    assert waiting().status == 410
+
+
+def test_a_deploy_overtakes_one_that_still_loads(server: Any) -> None:
+    server.deploy("SlowToLoad", wait=False, seconds=30)
+    server.deploy("Name", wait=False, version=1)
+    assert server.deploy("Name", version=2).state == "deployed"
+    assert server.predict(None).json == 2
 
 
 def test_the_same_deploy_again_changes_nothing(server: Any) -> None:

@@ -105,3 +105,13 @@ def test_what_the_model_prints_is_seen(tools: Any) -> None:
     _, errors = process.communicate(timeout=10)
     assert "seen by the user" in errors
     assert process.returncode == 0
+
+
+def test_closing_the_terminal_ends_it_in_order(tools: Any, state_folder: Path) -> None:
+    process = _serve([tools.spec_of("Echo")])
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert not list((state_folder / "foreground").glob("*"))

@@ -114,7 +114,13 @@ def predict(options: argparse.Namespace) -> int:
 
         model = DeployedModel.from_url(options.run_name, options.token)
     else:
-        model = _run(options).get_deployed_model()
+        run = _run(options)
+        if run.get_deployment_status()["status"] not in ("deployed", "deploying"):
+            raise ValueError(
+                f"the model of run {run.name!r} is not currently deployed; deploy it with: "
+                f"verta-local deploy {run.id[:8]}"
+            )
+        model = run.get_deployed_model()
     print(json.dumps(model.predict(data), ensure_ascii=False))
     return 0
 
@@ -228,7 +234,11 @@ def show(options: argparse.Namespace) -> int:
 
 
 def artifacts(options: argparse.Namespace) -> int:
-    """`verta-local artifacts ls RUN` and `verta-local artifacts get RUN KEY [TARGET]`"""
+    """`verta-local artifacts [ls] RUN` and `verta-local artifacts get RUN KEY [TARGET]`"""
+    if options.run_name is None and options.action not in ("ls", "get"):
+        options.action, options.run_name = "ls", options.action
+    if options.action not in ("ls", "get") or options.run_name is None:
+        raise ValueError("say: verta-local artifacts ls RUN, or: verta-local artifacts get RUN KEY [TARGET]")
     run = _run(options)
     if options.action == "ls":
         _print_artifacts(run._store.values(run.id, ARTIFACTS))

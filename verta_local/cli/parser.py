@@ -94,8 +94,8 @@ def make_parser() -> argparse.ArgumentParser:
     artifacts = add(
         "artifacts", commands.artifacts, "list or copy out a run's artifacts", "verta-local artifacts get RUN index ."
     )
-    artifacts.add_argument("action", choices=("ls", "get"))
-    artifacts.add_argument("run_name", metavar="RUN")
+    artifacts.add_argument("action", metavar="ls|get", help="list them, or copy one out; without it they are listed")
+    artifacts.add_argument("run_name", metavar="RUN", nargs="?")
     artifacts.add_argument("key", nargs="?", help="the artifact to copy out")
     artifacts.add_argument("target", nargs="?", default=".", help="the folder to copy it into, or the new path (.)")
 

@@ -60,11 +60,8 @@ def _load(order: dict[str, Any]) -> Any:
 
 def _report_failure(control: socket.socket, error: BaseException) -> None:
     message = f"{type(error).__name__}: {error}"
-    if isinstance(error, LoadError):
-        # The user's traceback, where his code is to blame, and the sentence that says what to do about it.
-        text = f"{error.traceback}\n{error}".strip()
-    else:
-        text = own_traceback(error)
+    # Of a LoadError: the user's traceback, where his code is to blame, and the sentence that says what to do.
+    text = f"{error.traceback}\n{error}".strip() if isinstance(error, LoadError) else own_traceback(error)
     print(text, file=sys.stderr, flush=True)
     report = {"message": message, "traceback": text}
     frames.send_frame(control, frames.FAILED, json.dumps(report).encode())

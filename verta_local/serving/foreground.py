@@ -55,6 +55,7 @@ def serve_foreground(
     what is in flight, the second ends at once.
     """
     folder = config.state_dir() / "foreground" / str(os.getpid())
+    _remove_leftovers(folder.parent)
     try:
         supervisor = Supervisor(folder, host=host, port=port, allowed_hosts=allowed_hosts)
     except OSError as error:
@@ -132,6 +133,19 @@ def _follow(path: Path) -> None:
             sys.stderr.write(text.decode("utf-8", "replace"))
             sys.stderr.flush()
         time.sleep(_FOLLOW_EVERY_S)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Folders of servers that were killed: nobody reads their logs any more."""
+    if sys.platform == "win32" or not parent.is_dir():
+        return
+    for folder in parent.iterdir():
+        try:
+            os.kill(int(folder.name), 0)
+        except ProcessLookupError:
+            _remove(folder)
+        except (ValueError, OSError):
+            continue  # not one of ours
 
 
 def _remove(folder: Path) -> None:

@@ -97,13 +97,15 @@ class Supervisor:
         self.server.wake()
 
     def run(self, *, handle_signals: bool = True) -> int:
-        """Serves until `stop()`, SIGTERM or SIGINT, then answers what is in flight and ends the children.
+        """Serves until `stop()`, SIGTERM, SIGINT or SIGHUP, then answers what is in flight and ends the children.
 
         Returns the exit code: 0.
         """
         if handle_signals:
-            signal.signal(signal.SIGTERM, self._on_signal)
-            signal.signal(signal.SIGINT, self._on_signal)
+            for name in ("SIGTERM", "SIGINT", "SIGHUP"):  # SIGHUP: the terminal was closed
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self._on_signal)
         threading.Thread(target=self._flask_app, name="import-flask", daemon=True).start()
         threading.Thread(target=self._chores, name="chores", daemon=True).start()
         try:

@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import enum
 import gzip
+import importlib
 import io
 import json
 import sys
@@ -22,11 +23,9 @@ from collections.abc import Mapping
 from typing import Any
 
 try:
-    import orjson
-except ImportError:  # the extra verta-local[fast]
-    _orjson: Any = None
-else:
-    _orjson = orjson
+    _orjson: Any = importlib.import_module("orjson")
+except ImportError:  # it comes with the extra verta-local[fast]
+    _orjson = None
 
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _LONG_INTEGER = b"0" * 19  # the shortest run of digits that may not fit into 64 bits

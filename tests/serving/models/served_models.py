@@ -14,6 +14,8 @@ import sys
 import threading
 import time
 
+from verta_local.errors import LoadError
+
 
 def load(spec):
     """The loader that the tests plug in: the spec names a class below."""
@@ -147,6 +149,11 @@ class DiesAtLoad(Model):
 class ExitsAtLoad(Model):
     def __init__(self, spec):
         sys.exit("no GPU found")
+
+
+class LacksALibrary(Model):
+    def __init__(self, spec):
+        raise LoadError("the model needs faiss: install it and deploy again", "Traceback of the user")
 
 
 class FailsItsOwnTest(Echo):

@@ -1,0 +1,234 @@
+"""Rows about bytes: a large file, a folder of many, both again, and verifying them.
+
+The floors of the durable rows are `cp` and `sync -f`, as a careful user would copy by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import multiprocessing.pool
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from verta_local.run import ExperimentRun
+from verta_store import fsck
+
+from .harness import Bench, Pairs, Result, seconds
+from .table import file_system
+
+_FILE_BYTES = 4096
+_FILES_A_FOLDER = 500
+_COPY_BYTES = 1 << 20
+
+
+def new_run(bench: Bench) -> ExperimentRun:
+    """A run in a new store."""
+    client = bench.client()
+    client.set_project("benchmarks")
+    return client.set_experiment_run()
+
+
+def large_file(bench: Bench) -> Path:
+    """A file of random bytes; made once."""
+    return bench.keep("large file", lambda: make_file(bench.new_path("source.bin"), bench.sizes.file_bytes))
+
+
+def make_file(path: Path, size_bytes: int) -> Path:
+    """A file of random bytes, in the page cache and on the disk."""
+    with open(path, "wb") as file:
+        while size_bytes > 0:
+            size_bytes -= file.write(os.urandom(min(_COPY_BYTES, size_bytes)))
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def many_files(bench: Bench) -> Path:
+    """A folder of 4 KiB files, 500 in each sub-folder; made once."""
+    return bench.keep("many files", lambda: make_files(bench.new_path("source"), bench.sizes.files))
+
+
+def make_files(top: Path, count: int) -> Path:
+    """A folder of different files of 4 KiB."""
+    for number in range(count):
+        if number % _FILES_A_FOLDER == 0:
+            folder = top / f"part-{number // _FILES_A_FOLDER:03d}"
+            folder.mkdir(parents=True)
+        (folder / f"file-{number:05d}.bin").write_bytes(os.urandom(_FILE_BYTES))
+    return top
+
+
+def has_copy_tools() -> bool:
+    """Whether `cp -r` and `sync -f` are there for the floor."""
+    return os.name == "posix" and shutil.which("cp") is not None and shutil.which("sync") is not None
+
+
+def copy_by_hand(source: Path, target: Path) -> None:
+    """`cp -r` and `sync -f`."""
+    subprocess.run(["cp", "-r", source, target], check=True)
+    subprocess.run(["sync", "-f", target], check=True)
+
+
+def forget_objects(root: str) -> None:
+    """Empties a store of its blobs and trees, so that the next log call has to write them again."""
+    for name in ("objects", "trees"):
+        top = os.path.join(root, name, "sha256")
+        for shard in os.listdir(top) if os.path.isdir(top) else ():
+            for found in os.listdir(os.path.join(top, shard)):
+                path = os.path.join(top, shard, found)
+                shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+
+
+def _compare_with_copy(bench: Bench, source: Path) -> Pairs:
+    run = new_run(bench)
+    target = bench.new_path("copy")
+
+    def floor() -> float:
+        bench.settle()
+        took = seconds(lambda: copy_by_hand(source, target))
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        return took
+
+    def ours() -> float:
+        bench.settle()
+        took = seconds(lambda: run.log_artifact("artifact", str(source), overwrite=True))
+        forget_objects(run._store.root)
+        return took
+
+    return bench.compare_own_clock(floor, ours)
+
+
+def one_file(bench: Bench) -> Iterator[Result]:
+    """A file into the store, durable, with its record."""
+    size = f"{bench.sizes.file_bytes / (1 << 20):g} MiB"
+    source = large_file(bench)
+    if has_copy_tools():
+        pairs = _compare_with_copy(bench, source)
+        amount = bench.sizes.file_bytes / (1 << 20)
+        yield pairs.result(f"a file of {size}, durable", "cp + sync -f", at_most_ratio=1.1, amount=amount)
+    else:
+        yield Result(f"a file of {size}, durable", skipped="no cp and sync")
+
+
+def folder(bench: Bench) -> Iterator[Result]:
+    """A folder of small files into the store, durable, with its record."""
+    count = bench.sizes.files
+    work = f"{count:,} files x 4 KiB, durable"
+    if not has_copy_tools():
+        yield Result(work, skipped="no cp and sync")
+        return
+    pairs = _compare_with_copy(bench, many_files(bench))
+    limit = 1.0 if file_system(bench.folder) == "tmpfs" else 0.8
+    yield pairs.result(work, "cp -r + sync -f", at_most_ratio=limit, amount=count)
+
+
+def _stat_all(top: str) -> int:
+    count = 0
+    with os.scandir(top) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                count += _stat_all(entry.path)
+            else:
+                entry.stat(follow_symlinks=False)
+                count += 1
+    return count
+
+
+def folder_again(bench: Bench) -> Iterator[Result]:
+    """The same folder, unchanged, logged a second time."""
+    run = new_run(bench)
+    source = str(many_files(bench))
+    run.log_artifact("artifact", source)
+    count = bench.sizes.files
+    pairs = bench.compare(lambda: _stat_all(source), lambda: run.log_artifact("artifact", source, overwrite=True))
+    work = f"the same {count:,} files again"
+    yield pairs.result(work, "stat of each", at_most_ratio=3.0, at_most=0.5, amount=count)
+
+
+def hash_by_hand(path: str) -> str:
+    """SHA-256 of a file, read by the megabyte."""
+    state = hashlib.sha256()
+    buffer = bytearray(_COPY_BYTES)
+    view = memoryview(buffer)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            state.update(view[:count])
+    return state.hexdigest()
+
+
+def _bytes_written() -> int | None:
+    """What this process made the disk write so far, or None where the system does not say."""
+    try:
+        with open("/proc/self/io", encoding="ascii") as file:
+            return int(dict(line.split(": ") for line in file)["write_bytes"])
+    except (OSError, KeyError):
+        return None
+
+
+def file_again(bench: Bench) -> Iterator[Result]:
+    """The same file a second time: it need not be copied, and with its digest remembered not even read."""
+    run = new_run(bench)
+    source = str(large_file(bench))
+    size = f"{bench.sizes.file_bytes / (1 << 20):g} MiB"
+    run.log_artifact("artifact", source)
+    before = _bytes_written()
+    run.log_artifact("artifact", source, overwrite=True)
+    after = _bytes_written()
+    pairs = bench.compare(lambda: hash_by_hand(source), lambda: run.log_artifact("artifact", source, overwrite=True))
+    amount = bench.sizes.file_bytes / (1 << 20)
+    yield pairs.result(f"the same file of {size} again", "SHA-256 of it", at_most_ratio=1.3, amount=amount)
+    pairs = bench.compare(lambda: os.stat(source), lambda: run.log_artifact("artifact", source, overwrite=True))
+    yield pairs.result(f"the same file of {size} again, remembered", "stat", at_most=0.010, amount=0)
+    if before is not None and after is not None:
+        # The record and the caches of this user may be written: 64 KiB are far from a copy.
+        work = f"bytes written by it, a file of {size}"
+        yield Result(work, ours=after - before, at_most=64 << 10, unit="B", amount=0)
+
+
+def verify_deep(bench: Bench) -> Iterator[Result]:
+    """Every byte of large and of small files, against hashing them by hand in a process a core."""
+    cores = os.cpu_count() or 1
+    with multiprocessing.get_context("spawn").Pool(cores) as pool:
+        part_count = 8
+        size_bytes = bench.sizes.file_bytes // part_count
+        run = new_run(bench)
+        sources = [make_file(bench.new_path("part.bin"), size_bytes) for _ in range(part_count)]
+        for number, source in enumerate(sources):
+            run.log_artifact(f"part_{number}", str(source))
+            source.unlink()
+        work = f"verify --deep of {bench.sizes.file_bytes / (1 << 20):g} MiB in {part_count} files"
+        amount = bench.sizes.file_bytes / (1 << 20)
+        yield _verify_row(bench, run, pool, work, amount, None)
+        run = new_run(bench)
+        run.log_artifact("many", str(many_files(bench)))
+        work = f"verify --deep of {bench.sizes.files:,} files x 4 KiB"
+        yield _verify_row(bench, run, pool, work, bench.sizes.files, 0.8)
+
+
+def _verify_row(
+    bench: Bench,
+    run: ExperimentRun,
+    pool: multiprocessing.pool.Pool,
+    work: str,
+    amount: float,
+    at_most_s: float | None,
+) -> Result:
+    store = run._store
+    found = [
+        os.path.join(top, name)
+        for kind in ("objects", "trees")
+        for top, _, names in os.walk(os.path.join(store.root, kind))
+        for name in names
+    ]
+    share = max(1, len(found) // (8 * (os.cpu_count() or 1)))
+
+    def ours() -> None:
+        report = fsck.verify(store, deep=True)
+        assert report.is_clean and report.bytes_read > 0
+
+    pairs = bench.compare(lambda: pool.map(hash_by_hand, found, share), ours)
+    return pairs.result(work, "SHA-256, all cores", at_most_ratio=1.3, at_most=at_most_s, amount=amount)
