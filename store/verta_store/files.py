@@ -183,13 +183,14 @@ def create_exclusive(path: str, data: bytes, temporary: str) -> bool:
             sync_file(descriptor)
         finally:
             os.close(descriptor)
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.ENOENT):
-            raise
-        return _create_without_link(path, data)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.ENOENT):
+                raise
+            return _create_without_link(path, data)
     finally:
         remove_file(temporary)
     sync_folder(os.path.dirname(path))
