@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import sys
 from pathlib import Path
 
@@ -18,6 +20,12 @@ def cache_dir() -> Path:
 def state_dir() -> Path:
     """The folder of this host's deployments, tokens and logs; private to the user. `VERTA_LOCAL_STATE` wins."""
     return _user_folder("VERTA_LOCAL_STATE", "XDG_STATE_HOME", ".local/state", "Library/Application Support", "State")
+
+
+def serving_dir() -> Path:
+    """Where serving processes of this user on this host keep their state; homes may be shared between hosts."""
+    name = re.sub(r"[^a-z0-9._-]", "_", socket.gethostname().lower())[:100] or "host"
+    return state_dir() / "serving" / name
 
 
 def data_dir() -> Path:

@@ -160,7 +160,10 @@ class RunModel:
         return dict(status)
 
     def undeploy(self, wait: bool = False) -> dict[str, Any]:
-        """Ends the deployment; requests in flight are answered. Not deployed: no error. Returns the status."""
+        """Ends the deployment; requests in flight are answered. Not deployed: no error. Returns the status.
+
+        What `verta-local serve` serves in the foreground goes on: Ctrl-C there ends it.
+        """
         from .deployment import local  # noqa: PLC0415 - start-up time
 
         status = local.undeploy(self._store.id, self._id, wait=wait)

@@ -319,8 +319,13 @@ def test_serve_in_the_foreground_prints_what_is_needed_and_drains_on_ctrl_c(
         assert done.stdout == "[1, 2, 3]" or done.stdout == "[1,2,3]", done
         predict = [sys.executable, "-m", "verta_local", "predict", lines["url"], '"ask"', "--token", lines["token"]]
         assert subprocess.run(predict, capture_output=True, text=True, timeout=20).stdout == '"ask"\n'
+        # Another terminal finds it by the run alone.
+        assert echo.get_deployment_status()["url"] == lines["url"]
+        assert "serve" in echo.get_deployment_status()["message"]
+        assert echo.get_deployed_model().predict("x") == "x"
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
+        assert echo.get_deployment_status()["status"] == "not deployed"
     finally:
         process.kill()
         process.communicate()

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from verta_local import config
 from verta_local.deployment import DeployedModel, ModelUnreachable, PredictionHTTPError, local
-from verta_local.deployment.supervisor import StateFile, find, host_folder
+from verta_local.deployment.supervisor import StateFile, find
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +142,7 @@ def test_the_state_file_is_private_and_tokens_are_in_no_log(tools: Any, state_fo
     model.predict("hello")
     with pytest.raises(RuntimeError):
         model.predict(3)
-    folder = host_folder()
+    folder = config.serving_dir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     state = folder / "supervisor.json"
     assert stat.S_IMODE(state.stat().st_mode) == 0o600
@@ -169,7 +170,7 @@ def test_a_stale_state_file_whose_port_and_process_belong_to_others_is_not_belie
     other = http.server.HTTPServer(("127.0.0.1", 0), Other)
     threading.Thread(target=other.serve_forever, daemon=True).start()
     try:
-        host_folder().mkdir(parents=True)
+        config.serving_dir().mkdir(parents=True)
         state = {
             "version": 1,
             "pid": os.getpid(),  # alive, and not a supervisor
@@ -180,7 +181,7 @@ def test_a_stale_state_file_whose_port_and_process_belong_to_others_is_not_belie
             "started_at": 0,
             "deployments": [{"run_id": "run-1", "store_id": "store-1", "route": "run-1"}],
         }
-        (host_folder() / "supervisor.json").write_text(json.dumps(state))
+        (config.serving_dir() / "supervisor.json").write_text(json.dumps(state))
         status = local.status("store-1", "run-1")
         assert status["status"] == "not deployed"
         assert "restarted" in status["message"]
@@ -196,8 +197,8 @@ def test_a_stale_state_file_whose_port_and_process_belong_to_others_is_not_belie
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"port": "x"}', b"\xff"])
 def test_a_damaged_state_file_is_as_none(content: bytes) -> None:
-    host_folder().mkdir(parents=True)
-    (host_folder() / "supervisor.json").write_bytes(content)
+    config.serving_dir().mkdir(parents=True)
+    (config.serving_dir() / "supervisor.json").write_bytes(content)
     assert find() is None
     assert local.list_deployments() == []
 
@@ -206,7 +207,7 @@ def test_a_supervisor_without_deployments_ends(tools: Any, state_folder: Path, m
     _deploy(tools, "Echo")
     local.undeploy("store-1", "run-1")  # without wait
     tools.eventually(lambda: not tools.processes_of(state_folder), within_s=5)
-    assert not (host_folder() / "supervisor.json").exists()
+    assert not (config.serving_dir() / "supervisor.json").exists()
 
 
 # ---- DeployedModel ----

@@ -148,11 +148,14 @@ def status(options: argparse.Namespace) -> int:
         print("nothing is deployed")
         return 0
     rows = [
-        (str(d["run_id"])[:8], plain(str(d.get("run_name") or "")), str(d["status"]), str(d["url"] or ""))
-        for d in found
+        (str(d["run_id"])[:8], plain(str(d.get("run_name") or "")), _state_word(d), str(d["url"] or "")) for d in found
     ]
     print_table(("RUN", "NAME", "STATUS", "URL"), rows)
     return 0
+
+
+def _state_word(deployment: dict[str, Any]) -> str:
+    return f"{deployment['status']}{' (foreground)' if deployment.get('is_foreground') else ''}"
 
 
 def ls(options: argparse.Namespace) -> int:

@@ -87,7 +87,10 @@ class KeepAlive:
         try:
             return self._exchange(self._new_connection(), method, target, body, headers)
         except _CLOSED as error:
-            raise ModelUnreachable(f"the server at {self._where} closed the connection without an answer") from error
+            raise ModelUnreachable(
+                f"the server at {self._where} closed the connection without an answer: if it was stopped, call "
+                "run.deploy(wait=True) and then run.get_deployed_model() again"
+            ) from error
 
     def close(self) -> None:
         """Closes the idle connections; the object stays usable."""

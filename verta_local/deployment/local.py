@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from verta_local.deployment.supervisor import Admin, StateFile, SupervisorGone, find, host_folder, is_running, start
+from verta_local import config
+from verta_local.deployment.supervisor import Admin, StateFile, SupervisorGone, find, find_foreground, is_running, start
 from verta_local.errors import DeploymentError
 from verta_local.interpreter import Interpreter
 
@@ -82,16 +83,22 @@ def undeploy(store_id: str, run_id: str, wait: bool = False) -> dict[str, Any]:
 
 
 def status(store_id: str, run_id: str) -> dict[str, Any]:
-    """What a run's deployment is doing now, asked from the serving process itself."""
+    """What a run's deployment is doing now, asked from the serving process itself.
+
+    A model that `verta-local serve` serves in the foreground counts, unless the run is deployed in the background too.
+    """
     admin = find()
     if admin is not None:
-        try:
-            code, found = admin.call("GET", f"/deployments/{run_id}", {"store_id": store_id})
-            return _public(found) if code == 200 else _not_deployed("the model is not deployed: run.deploy() serves it")
-        except SupervisorGone:
-            pass  # it ended between the two questions
-        finally:
-            admin.close()
+        found = _ask(admin, store_id, run_id)
+        if found is not None:
+            return found
+    for foreground in find_foreground():
+        found = _ask(foreground, store_id, run_id)
+        if found is not None:
+            message = f"{found['message']} by `verta-local serve` (process id {foreground.pid})"
+            return {**found, "message": message, "is_foreground": True}
+    if admin is not None:
+        return _not_deployed("the model is not deployed: run.deploy() serves it")
     left = StateFile.read()
     for entry in left.deployments if left is not None else []:
         if entry.get("run_id") == run_id and entry.get("store_id") == store_id:
@@ -102,24 +109,41 @@ def status(store_id: str, run_id: str) -> dict[str, Any]:
     return _not_deployed("the model is not deployed: run.deploy() serves it")
 
 
-def list_deployments() -> list[dict[str, Any]]:
-    """The status dicts of all that this user has deployed on this host, oldest first."""
-    admin = find()
-    if admin is None:
-        return []
+def _ask(admin: Admin, store_id: str, run_id: str) -> dict[str, Any] | None:
+    """What one serving process says of a run; None when it does not serve it, or has ended."""
     try:
-        return [_public(found) for found in admin.call("GET", "/deployments")[1]]
+        code, found = admin.call("GET", f"/deployments/{run_id}", {"store_id": store_id})
+        return _public(found) if code == 200 else None
     except SupervisorGone:
-        return []
+        return None
     finally:
         admin.close()
+
+
+def list_deployments() -> list[dict[str, Any]]:
+    """The status dicts of all that this user has deployed on this host, oldest first.
+
+    What `verta-local serve` serves comes last, with `is_foreground`.
+    """
+    background = find()
+    deployments = []
+    for admin in (*([background] if background else []), *find_foreground()):
+        try:
+            served = admin.call("GET", "/deployments")[1]
+            more = {} if admin is background else {"is_foreground": True}
+            deployments += [{**_public(found), **more} for found in served]
+        except SupervisorGone:
+            continue
+        finally:
+            admin.close()
+    return deployments
 
 
 def _order(order: dict[str, Any]) -> tuple[Admin, dict[str, Any]]:
     """Hands the order to the serving process, which is started if there is none."""
     from filelock import FileLock, Timeout  # noqa: PLC0415 - start-up time
 
-    folder = host_folder()
+    folder = config.serving_dir()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with FileLock(folder / "start.lock", timeout=_LOCK_TIMEOUT_S):

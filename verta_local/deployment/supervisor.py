@@ -9,13 +9,12 @@ import hashlib
 import hmac
 import json
 import os
-import re
 import secrets
-import socket
 import subprocess
 import sys
 import threading
 import urllib.parse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from verta_local.errors import DeploymentError
 from verta_local.interpreter import Interpreter
 
 _STATE_FILE = "supervisor.json"
+_FOREGROUND_FILES = "foreground-*.json"
 _LOG_FILE = "supervisor.log"
 _CONNECT_TIMEOUT_S = 2.0
 _CHALLENGE_TIMEOUT_S = 10.0
@@ -47,10 +47,10 @@ class StateFile:
     deployments: list[dict[str, Any]]
 
     @classmethod
-    def read(cls) -> StateFile | None:
-        """The file of this host, or None when there is none that can be read."""
+    def read(cls, path: Path | None = None) -> StateFile | None:
+        """The file at `path` (the background process's by default), or None when there is none that can be read."""
         try:
-            found = json.loads((host_folder() / _STATE_FILE).read_bytes())
+            found = json.loads((path or config.serving_dir() / _STATE_FILE).read_bytes())
             return cls(
                 int(found["pid"]),
                 int(found["port"]),
@@ -88,20 +88,30 @@ class Admin:
         self._connection.close()
 
 
-def host_folder() -> Path:
-    """Where the serving process of this user on this host keeps its state; homes may be shared between hosts."""
-    name = re.sub(r"[^a-z0-9._-]", "_", socket.gethostname().lower())[:100] or "host"
-    return config.state_dir() / "serving" / name
+def find_foreground() -> Iterator[Admin]:
+    """The `verta-local serve` processes of this user on this host that run."""
+    for path in sorted(config.serving_dir().glob(_FOREGROUND_FILES)):
+        state = StateFile.read(path)
+        if state is None:
+            continue
+        try:
+            admin = find(state)
+        except DeploymentError:
+            continue  # it hangs: whoever started it sees it
+        if admin is not None:
+            yield admin
+        elif not is_running(state.pid):
+            path.unlink(missing_ok=True)  # killed: it could not take its file away
 
 
-def find() -> Admin | None:
-    """The serving process that runs, or None.
+def find(state: StateFile | None = None) -> Admin | None:
+    """The serving process that `state` describes (by default the one in the background), or None.
 
     The state file is not believed: a process id may belong to another program by now, and another program may
     listen on the port. Whoever answers there has to prove that it knows the admin token before it is shown to it.
     Raises: DeploymentError when the process is there but does not answer.
     """
-    state = StateFile.read()
+    state = state or StateFile.read()
     if state is None:
         return None
     nonce = secrets.token_hex(16)
@@ -129,7 +139,7 @@ def start(order: dict[str, Any]) -> Admin:
 
     Raises: DeploymentError when it does not come up.
     """
-    folder = host_folder()
+    folder = config.serving_dir()
     log_path = folder / _LOG_FILE
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

@@ -84,25 +84,7 @@ class _Background:
                 return
 
     def _write_state(self) -> None:
-        supervisor = self.supervisor
-        served = [
-            {
-                "run_id": endpoint.program.spec["run_id"],
-                "store_id": endpoint.program.spec.get("store_id"),
-                "route": endpoint.route,
-            }
-            for endpoint in supervisor.table.all()
-        ]
-        state = {
-            "version": 1,
-            "pid": os.getpid(),
-            "pid_started": pid_started(os.getpid()),
-            "port": supervisor.port,
-            "instance": supervisor.instance,
-            "admin_token": supervisor.admin_token,
-            "started_at": time.time(),
-            "deployments": served,
-        }
+        state = state_of(self.supervisor)
         with self._lock:
             if not self._is_over:
                 write_private(self._folder / STATE_FILE, json.dumps(state).encode())
@@ -116,6 +98,28 @@ class _Background:
                     path.unlink()
             except (OSError, ValueError):
                 pass  # another supervisor's file, or none: nothing of ours to remove
+
+
+def state_of(supervisor: Supervisor) -> dict[str, Any]:
+    """What a serving process writes about itself for whoever wants to find it."""
+    served = [
+        {
+            "run_id": endpoint.program.spec["run_id"],
+            "store_id": endpoint.program.spec.get("store_id"),
+            "route": endpoint.route,
+        }
+        for endpoint in supervisor.table.all()
+    ]
+    return {
+        "version": 1,
+        "pid": os.getpid(),
+        "pid_started": pid_started(os.getpid()),
+        "port": supervisor.port,
+        "instance": supervisor.instance,
+        "admin_token": supervisor.admin_token,
+        "started_at": time.time(),
+        "deployments": served,
+    }
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import shlex
 import sys
 import threading
@@ -14,6 +16,7 @@ from typing import Any
 
 from verta_local import config
 from verta_local.interpreter import Interpreter
+from verta_local.serving.background import state_of, write_private
 from verta_local.serving.endpoint import DEPLOYED, ERROR, Endpoint
 from verta_local.serving.process import DEFAULT_LOADER, DEFAULT_PREDICT_TIMEOUT_S, DEFAULT_THREADS, Program
 from verta_local.serving.supervisor import Supervisor, fail
@@ -57,7 +60,9 @@ def serve_foreground(
     folder = config.state_dir() / "foreground" / str(os.getpid())
     _remove_leftovers(folder.parent)
     try:
-        supervisor = Supervisor(folder, host=host, port=port, allowed_hosts=allowed_hosts)
+        supervisor = Supervisor(
+            folder, host=host, port=port, allowed_hosts=allowed_hosts, admin_token=secrets.token_urlsafe(32)
+        )
     except OSError as error:
         return fail(f"cannot listen on {host}:{port} ({error.strerror or error}): choose another port")
     interpreter = Interpreter.current()
@@ -74,6 +79,10 @@ def serve_foreground(
         for endpoint in endpoints:
             log = Path(endpoint.status()["log"])
             threading.Thread(target=_follow, args=(log,), name="follow-log", daemon=True).start()
+    # So that `get_deployment_status()` and `verta-local predict` in another terminal find it.
+    state_file = config.serving_dir() / f"foreground-{os.getpid()}.json"
+    state_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(state_file, json.dumps(state_of(supervisor)).encode("ascii"))
     watch = threading.Thread(
         target=_announce, args=(supervisor, endpoints, on_ready, not show_output), name="announce", daemon=True
     )
@@ -81,6 +90,7 @@ def serve_foreground(
     try:
         return supervisor.run(handle_signals=threading.current_thread() is threading.main_thread())
     finally:
+        state_file.unlink(missing_ok=True)
         _remove(folder)
 
 
