@@ -183,12 +183,12 @@ class JournalWriter:
     def _write(self, body: bytes) -> None:
         check = zlib.crc32(body, self._check)
         line = b'{"c":"%08x",' % check + body
-        path = self._path(OPEN_SUFFIX)
         try:
             written = os.write(self._descriptor, line)
             if written < len(line):
                 files.write_all(self._descriptor, line[written:])
         except OSError as error:
+            path = self._path(OPEN_SUFFIX)  # before the journal is left
             self._cut_back()
             raise files.write_error("a record", error, path) from error
         self._check = check

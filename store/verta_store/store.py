@@ -64,6 +64,7 @@ class Store:
         self._epochs: dict[tuple[str, str], int] = {}
         # Entities that this process created: nothing can have been logged to them before.
         self._created: set[str] = set()
+        self._written_ids: set[str] = set()
         self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -274,8 +275,11 @@ class Store:
         self._verified.close()
 
     def _append(self, kind: str, entity: str, fields: Mapping[str, Any]) -> int:
-        if not _UUID.fullmatch(entity):
-            raise BadRecord(f"an entity's id is a UUID, not {entity!r}")
+        # It is written into the record as it is. A look-up, because the expression costs 0.4 us of a log call's 10.
+        if entity not in self._written_ids:
+            if not _UUID.fullmatch(entity):
+                raise BadRecord(f"an entity's id is a UUID, not {entity!r}")
+            self._written_ids.add(entity)
         return self._journal.append(kind, entity, fields)
 
     def _known_keys(self, entity: str, section: str) -> dict[str, int]:
