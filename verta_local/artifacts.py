@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -200,6 +199,8 @@ def copy_out(store: Store, artifact: Artifact, target: str) -> str:
         MissingObject, CorruptObject: nothing is written.
         ValueError: the artifact is only the text of a path.
     """
+    import shutil  # noqa: PLC0415 - start-up time
+
     if artifact.kind == "path":
         raise ValueError(f"only the path {artifact.name!r} was logged, not its content; there is nothing to download")
     target = os.path.abspath(os.path.expanduser(target))
@@ -221,6 +222,8 @@ def copy_out(store: Store, artifact: Artifact, target: str) -> str:
 
 def _copy_writable(source: str, target: str) -> str:
     """Like `shutil.copyfile`, and the copy may be written whatever the mode of the stored file."""
+    import shutil  # noqa: PLC0415 - start-up time
+
     if os.path.isfile(target):
         os.unlink(target)
     shutil.copyfile(source, target)

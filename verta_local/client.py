@@ -74,7 +74,7 @@ class Client:
         self._project: Project | None = None
         self._experiment: Experiment | None = None
 
-    def _open(self, folder: os.PathLike[str], durability: str, reason: str) -> None:
+    def _open(self, folder: str, durability: str, reason: str) -> None:
         self._store: Store = open_store(folder, config.cache_dir(), create=True, durability=durability)
         if self._store.root not in _said:
             _said.add(self._store.root)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 _DIGITS = 13  # of a time stamp in milliseconds
 
@@ -21,6 +24,8 @@ def to_milliseconds(timestamp: object) -> int:
         raise TypeError(f"a timestamp must be a number, a str or a datetime, not {type(timestamp).__name__}")
     if isinstance(timestamp, (int, float)):
         return _scale(timestamp)
+    from datetime import datetime, timezone  # noqa: PLC0415 - start-up time
+
     if isinstance(timestamp, str):
         timestamp = _parse(timestamp)
     if isinstance(timestamp, datetime):
@@ -41,6 +46,8 @@ def _scale(timestamp: int | float) -> int:
 
 
 def _parse(text: str) -> datetime:
+    from datetime import datetime  # noqa: PLC0415 - start-up time
+
     try:
         # Python 3.10 knows no "Z" and only 3 or 6 digits of a second.
         return datetime.fromisoformat(re.sub(r"[Zz]$", "+00:00", text.strip()))
@@ -61,6 +68,8 @@ def _parse(text: str) -> datetime:
 
 def to_text(timestamp_ms: int) -> str:
     """A time stamp as `get_observation` shows it: local time. As in Verta."""
+    from datetime import datetime  # noqa: PLC0415 - start-up time
+
     return str(datetime.fromtimestamp(timestamp_ms / 1000))
 
 

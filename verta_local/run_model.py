@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verta_store import ids
@@ -65,6 +63,9 @@ class RunModel:
             ValueError: keys that have not been logged; an instance with `artifacts=`; another type of `model_api`;
                 a model that is logged already ("consider setting overwrite=True").
         """
+        import tempfile  # noqa: PLC0415 - start-up time
+        from pathlib import Path  # noqa: PLC0415 - start-up time
+
         from . import model as packing  # noqa: PLC0415 - start-up time
         from . import modules  # noqa: PLC0415 - start-up time
 

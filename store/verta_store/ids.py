@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
 import time
 
 # A record's clock is milliseconds since 1970 shifted by this many bits, plus a counter: exact in a double, which is
@@ -66,6 +65,10 @@ def user_name() -> str:
 
 def host_name() -> str:
     """This host's name, as the network knows it."""
+    if hasattr(os, "uname"):
+        return os.uname().nodename or "unknown"
+    import socket  # noqa: PLC0415 - start-up time
+
     return socket.gethostname() or "unknown"
 
 

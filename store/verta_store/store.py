@@ -12,7 +12,6 @@ import re
 import signal
 import sqlite3
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -465,6 +464,8 @@ def _create(root: str) -> bool:
             )
         for name in FOLDERS:
             os.makedirs(os.path.join(root, name), exist_ok=True)
+        import uuid  # noqa: PLC0415 - start-up time: it imports `platform`
+
         description = {
             "format": records.FORMAT,
             "store_id": str(uuid.uuid4()),
