@@ -81,12 +81,13 @@ class Result:
     amount: float = 1  # how many units of work `ours` paid for, for the table of growth; 0: does not grow
     pairs: int = 0
     skipped: str = ""  # why there is nothing to measure
+    failed: str = ""  # the error that ended the row
     row: str = ""  # the word for --only, filled in by whoever runs the row
 
     @property
     def is_met(self) -> bool | None:
         """Whether both limits hold; None where there is none, or nothing was measured."""
-        checks = []
+        checks = [False] if self.failed else []
         if self.ratio is not None and self.at_most_ratio is not None:
             checks.append(self.ratio <= self.at_most_ratio)
         if self.ours is not None and self.at_most is not None:

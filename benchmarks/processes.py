@@ -67,10 +67,11 @@ def _compare(bench: Bench, floor: Callable[[], Finished], ours: Callable[[], Fin
 
 def imports(bench: Bench) -> Iterator[Result]:
     """The package alone, and the class that every program needs."""
-    for code in ("import verta_local", "from verta_local import Client"):
+    # The issue limits the first; the second is for the eye: its price is within the limit of `first-run`.
+    for code, limit in (("import verta_local", 2.0), ("from verta_local import Client", None)):
         found = _compare(bench, lambda: run_python(bench, "pass"), lambda code=code: run_python(bench, code))  # type: ignore[misc]
         for what, pairs in found:
-            yield pairs.result(f"{code}, {what}", "bare Python", at_most_ratio=2.0, amount=0)
+            yield pairs.result(f"{code}, {what}", "bare Python", at_most_ratio=limit, amount=0)
 
 
 _FIRST_RUN = """

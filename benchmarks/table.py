@@ -56,7 +56,9 @@ def show(value: float | None, unit: str) -> str:
 
 
 def verdict(result: Result) -> str:
-    """ "ok", "MISS", "-" without a limit, or why the row was skipped."""
+    """ "ok", "MISS", "-" without a limit, or why nothing was measured."""
+    if result.failed:
+        return "FAILED"
     if result.skipped:
         return f"skipped: {result.skipped}"
     if result.is_met is None:
@@ -77,21 +79,36 @@ def print_results(results: Sequence[Result]) -> None:
         ours = show(result.ours, result.unit)
         rows.append((result.work, floor, ours, ratio, ", ".join(limits) or "-", verdict(result)))
     _print_columns(("work", "floor (same run)", "ours", "ratio (middle half)", "at most", "verdict"), rows)
+    _print_failures(results)
 
 
 def print_growth(factors: Sequence[float], columns: Sequence[Sequence[Result]]) -> None:
-    """What one unit of work costs at each size; `columns` holds the results of one size each, in the same order."""
+    """What one unit of work costs at each size; `columns` holds the results of one size each."""
     names = [f"{factor / factors[0]:g}x" for factor in factors]
+    # By the row and the place in it: a row that failed at one size has fewer lines there.
+    numbered = [{(each.row, _place(column, each)): each for each in column} for column in columns]
     rows = []
-    for same in zip(*columns, strict=True):
+    for key in numbered[-1]:
+        same = [column[key] for column in numbered if key in column]
         costs = [each.ours / each.amount for each in same if each.ours is not None and each.amount]
         if len(costs) != len(factors):
             continue
-        # Fixed costs make small work dear a unit, so growth is judged against the middle size, too.
-        growth = costs[-1] / min(costs[0], costs[1]) if min(costs) > 0 else 0.0
-        shown = [f"{show(cost, each.unit)} x {each.amount:g}" for cost, each in zip(costs, same, strict=True)]
+        # Fixed costs make small work dear a unit, so growth is judged against the cheaper of the smaller sizes.
+        growth = costs[-1] / min(costs[:-1])
+        shown = [show(cost, each.unit) for cost, each in zip(costs, same, strict=True)]
         rows.append((same[-1].work, *shown, f"{growth:.2f}", "flat" if growth <= GROWTH_ALLOWED else "GROWS"))
     _print_columns(("cost of one unit", *names, "growth", "verdict"), rows)
+    _print_failures([result for column in columns for result in column])
+
+
+def _place(column: Sequence[Result], result: Result) -> int:
+    return [each for each in column if each.row == result.row].index(result)
+
+
+def _print_failures(results: Sequence[Result]) -> None:
+    for result in results:
+        if result.failed:
+            print(f"FAILED {result.work}: {result.failed}")
 
 
 def _print_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -199,8 +199,6 @@ def copy_out(store: Store, artifact: Artifact, target: str) -> str:
         MissingObject, CorruptObject: nothing is written.
         ValueError: the artifact is only the text of a path.
     """
-    import shutil  # noqa: PLC0415 - start-up time
-
     if artifact.kind == "path":
         raise ValueError(f"only the path {artifact.name!r} was logged, not its content; there is nothing to download")
     target = os.path.abspath(os.path.expanduser(target))
@@ -208,7 +206,7 @@ def copy_out(store: Store, artifact: Artifact, target: str) -> str:
     source = store.path_of(artifact.kind, artifact.digest, artifact.name)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if artifact.kind == "tree":
-        shutil.copytree(source, target, dirs_exist_ok=True, copy_function=_copy_writable)
+        _copy_folder(source, target)
     else:
         partial = f"{target}.{os.getpid()}.part"
         try:
@@ -218,6 +216,20 @@ def copy_out(store: Store, artifact: Artifact, target: str) -> str:
             if os.path.exists(partial):
                 os.unlink(partial)
     return target
+
+
+def _copy_folder(source: str, target: str) -> None:
+    """Like `shutil.copytree` into a folder that may exist, but the folders are the user's own: a shared store's
+    modes and group stay in the store."""
+    for parent, _, names in os.walk(source, onerror=_refuse):
+        folder = os.path.join(target, os.path.relpath(parent, source))
+        os.makedirs(folder, exist_ok=True)
+        for name in names:
+            _copy_writable(os.path.join(parent, name), os.path.join(folder, name))
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def _copy_writable(source: str, target: str) -> str:

@@ -12,6 +12,7 @@ from verta_store.index import EntityRow
 from verta_store.query import Query
 
 from . import config
+from .conflicts import warn_of_lost
 from .entity import check_attributes, check_tags
 from .errors import VertaLocalError
 from .experiment import Experiment
@@ -76,10 +77,13 @@ class Client:
 
     def _open(self, folder: str, durability: str, reason: str) -> None:
         self._store: Store = open_store(folder, config.cache_dir(), create=True, durability=durability)
+        self._store.on_lost = warn_of_lost
         if self._store.root not in _said:
             _said.add(self._store.root)
             made = "new store" if self._store.was_created else "store"
             print(f"{made}: {self._store.root} ({reason})")
+            for note in self._store.notes:
+                print(f"note: {note}")
 
     def __repr__(self) -> str:
         return f"<Client of the store {self._store.root}>"

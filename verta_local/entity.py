@@ -10,6 +10,7 @@ from verta_store.records import ATTRIBUTES, FIELDS
 from . import values
 
 if TYPE_CHECKING:
+    from verta_store.authors import Author
     from verta_store.index import EntityRow
 
 WORKSPACE = "personal"
@@ -71,6 +72,11 @@ class Entity:
             raise ValueError(f"there is already a {self._kind} named {name!r} ({taken.id}); choose another name")
         self._store.put(self._id, FIELDS, {"name": name}, overwrite=True)
         self._name = name
+
+    @property
+    def author(self) -> Author:
+        """Who created this: `user` and `host`; the first, where several did. Not in Verta, which had one server."""
+        return self._store.author_of(self._id)
 
     def get_tags(self) -> list[str]:
         """The tags, in the order of logging."""

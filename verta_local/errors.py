@@ -7,6 +7,9 @@ VertaLocalError
 ├── DeploymentError (RuntimeError)  a model that cannot be deployed or does not answer
 └── MissingExtra    (ImportError)   an optional library, with the extra that brings it
 
+UserWarning
+└── ConflictWarning                 a value of this process lost against somebody else's
+
 The engine's own errors are in `verta_store.errors`.
 """
 
@@ -26,6 +29,10 @@ class KeyExists(VertaLocalError, ValueError):
 
 class KeyMissing(VertaLocalError, KeyError):
     """A key that was never logged. As in Verta: KeyError."""
+
+
+class ConflictWarning(UserWarning):
+    """A value that this process logged lost against another writer's; the message names both. Once a conflict."""
 
 
 class LoadError(VertaLocalError, RuntimeError):

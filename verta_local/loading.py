@@ -20,6 +20,7 @@ from typing import Any
 import verta_store
 from verta_store import Store, open_store
 from verta_store.errors import StoreError
+from verta_store.roots import digests_in
 
 from .environment import unmet_pins
 from .errors import LoadError
@@ -72,6 +73,7 @@ def load_model(spec: Mapping[str, Any]) -> Any:
     """
     try:
         store = open_store(spec["store"], spec["cache_dir"])
+        store.hold(digests_in(spec), f"serving {_name_of(spec)}")  # stays loadable, should the run be deleted
         _check_requirements(spec)
         artifacts = _artifact_paths(store, spec)
         tree = _module_tree(store, spec)

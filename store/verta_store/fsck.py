@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import digest as digests
-from . import journal, records
+from . import drive, ids, journal, records
 from .errors import CorruptObject, MissingObject, StoreFormatError
+from .roots import Roots
 from .store import Store, read_description
+from .trash import Part
 
 _ADVICE = "bring the file back from a copy of the store, or log the artifact again with overwrite=True"
 
@@ -79,9 +81,17 @@ def verify(store: Store, *, deep: bool = False) -> Report:
 class _References:
     """Digest -> who refers to it; and the names of entities for the eye."""
 
+    roots: Roots = field(default_factory=Roots)
     objects: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     sizes: dict[tuple[str, str], int] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+
+    def drop_dead(self) -> None:
+        """Leaves out what only deleted runs named, and what was overwritten: a collection may have taken it."""
+        living = self.roots.living(ids.now_ms())
+        for reference in [reference for reference in self.sizes if reference[1] not in living]:
+            del self.sizes[reference]
+            del self.objects[reference]
 
     def affected(self, kind: str, digest: str) -> tuple[str, ...]:
         found = []
@@ -100,22 +110,25 @@ class _Journals:
 
     def read(self) -> _References:
         references = _References()
-        for stem, suffix in sorted(journal.list_journals(self._root).items()):
+        for stem, suffix in sorted(journal.list_journals(self._root, at_once=True).items()):
             path = os.path.join(self._root, "journals", stem + suffix)
             try:
-                part = journal.read_journal(path, journal.Position(), whole=True)
-            except FileNotFoundError:
-                path = os.path.join(self._root, "journals", stem + journal.SEALED_SUFFIX)
-                part = journal.read_journal(path, journal.Position(), whole=True)
+                found = journal.read_listed(self._root, stem, suffix, journal.Position(), whole=True)
             except OSError as error:
                 self._report.problems.append(Problem("journal", path, f"it cannot be read: {error.strerror}"))
                 continue
+            if found is None:
+                self._report.problems.append(Problem("journal", path, "it is gone, while the store was read"))
+                continue
+            path, part = found
             self._report.journal_count += 1
             self._report.record_count += len(part.lines)
             self._report.bytes_read += part.position.offset
             self._check(path, stem, suffix, part)
+            references.roots.add(stem, part.lines)
             for record in part.lines:
                 _collect(record, references)
+        references.drop_dead()
         return references
 
     def _check(self, path: str, stem: str, suffix: str, part: journal.JournalPart) -> None:
@@ -161,7 +174,7 @@ def _check_referenced(store: Store, report: Report, references: _References) -> 
         if kind == "blob":
             path = store.object_path(digest)
             try:
-                found = os.stat(path).st_size
+                found = drive.of(store.root).look(path, os.stat).st_size
             except FileNotFoundError:
                 report.problems.append(Problem("missing", path, "the file is gone", affects, _ADVICE))
                 continue
@@ -177,7 +190,7 @@ def _check_referenced(store: Store, report: Report, references: _References) -> 
 def _check_tree(store: Store, digest: str, affects: tuple[str, ...], report: Report) -> Iterator[Problem]:
     """Presence and size of each file of a tree."""
     top = store.tree_path(digest)
-    if not os.path.isdir(top):
+    if not drive.of(store.root).has(top) or not os.path.isdir(top):
         yield Problem("missing", top, "the folder is gone", affects, _ADVICE)
         return
     try:
@@ -219,6 +232,8 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
         try:
             entries = store.tree_entries(digest)
         except (MissingObject, CorruptObject, ValueError):
+            if not os.path.isdir(path):
+                continue  # collected since it was listed
             if f"{path}.manifest" not in known and ("tree", digest) not in references.sizes:
                 what = "the manifest is missing or does not match its digest"
                 report.problems.append(Problem("changed", f"{path}.manifest", what))
@@ -228,6 +243,7 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
                 work.append((os.path.join(path, *entry.path.split("/")), entry.digest, "tree", digest))
     for digest, path in _names_in(os.path.join(store.root, "names")):
         work.append((path, digest, "name", digest))
+    work.extend(_in_trash(store, report, references))
     seen: dict[tuple[int, int], str] = {}
 
     def check(item: tuple[str, str, str, str]) -> tuple[str, int]:
@@ -241,7 +257,7 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
                 return ("" if found == expected else "its bytes do not match its digest"), size_bytes
             return ("" if found == expected else "its bytes do not match its digest"), 0
         except FileNotFoundError:
-            return "it is gone", 0
+            return _GONE, 0
         except OSError as error:
             return f"it cannot be read: {error.strerror}", 0
 
@@ -249,11 +265,50 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for (path, _, kind, digest), (what, size_bytes) in zip(work, pool.map(check, work), strict=True):
             report.bytes_read += size_bytes
+            if what == _GONE and _is_collected(store, path, kind, digest, references):
+                continue
             if what and path not in known:
                 owner = "blob" if kind == "name" else kind
                 affects = references.affected(owner, digest)
                 advice = "delete this derived file; it is made anew" if kind == "name" else _ADVICE
                 report.problems.append(Problem("changed", path, what, affects, advice))
+
+
+_GONE = "it is gone"
+
+
+def _is_collected(store: Store, path: str, kind: str, digest: str, references: _References) -> bool:
+    """Whether a file that has gone since it was listed is no loss: derived, named by nobody, or on its way back."""
+    if kind == "name":
+        return True
+    if (kind, digest) not in references.sizes:
+        return not os.path.lexists(Part(kind, digest).home(store.root))
+    if kind == "blob":
+        return os.path.lexists(store.object_path(digest))
+    top = store.tree_path(digest)
+    return os.path.lexists(path) or (os.path.isdir(top) and not path.startswith(top + os.sep))
+
+
+def _in_trash(store: Store, report: Report, references: _References) -> Iterator[tuple[str, str, str, str]]:
+    """The files of referenced objects that wait in the trash, where the next look at them brings them back."""
+    count = 0
+    for kind, digest in references.sizes:
+        path = store.tree_path(digest) if kind == "tree" else store.object_path(digest)
+        if path == Part(kind, digest).home(store.root):
+            continue
+        count += 1
+        if kind == "blob":
+            yield path, digest, kind, digest
+            continue
+        try:
+            entries = store.tree_entries(digest)
+        except (MissingObject, CorruptObject, ValueError):
+            continue  # said when the references were checked
+        for entry in entries:
+            if not entry.is_folder:
+                yield os.path.join(path, *entry.path.split("/")), entry.digest, kind, digest
+    if count:
+        report.notes.append(f"{count} referenced objects are in the trash; they come back when they are read")
 
 
 def _objects_in(top: str) -> Iterator[tuple[str, str]]:

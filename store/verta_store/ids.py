@@ -64,7 +64,12 @@ def user_name() -> str:
 
 
 def host_name() -> str:
-    """This host's name, as the network knows it."""
+    """This host's name, as the network knows it. `VERTA_LOCAL_HOST` wins: for containers, which get another name at
+    each start and so would look like another host each time.
+    """
+    named = os.environ.get("VERTA_LOCAL_HOST")
+    if named:
+        return named
     if hasattr(os, "uname"):
         return os.uname().nodename or "unknown"
     import socket  # noqa: PLC0415 - start-up time

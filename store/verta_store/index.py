@@ -9,13 +9,16 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from . import ids, ingest, journal, query, series
-from .records import decode_value
+from . import authors, drive, ids, ingest, journal, query, series
+from .authors import Author, Conflict
+from .records import JOURNAL, decode_value
 
-SCHEMA_VERSION = 1
+_T = TypeVar("_T")
+
+SCHEMA_VERSION = 2
 
 # Another process of this user may be taking in a large journal.
 _BUSY_TIMEOUT_S = 20.0
@@ -29,12 +32,12 @@ CREATE TABLE journals (id INTEGER PRIMARY KEY, stem TEXT UNIQUE NOT NULL, offset
     host TEXT NOT NULL, user TEXT NOT NULL);
 CREATE TABLE entities (num INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, kind TEXT, parent TEXT, name TEXT,
     generation INTEGER, created_ms INTEGER, updated INTEGER NOT NULL DEFAULT 0, deleted INTEGER,
-    is_known INTEGER NOT NULL DEFAULT 0);
+    is_known INTEGER NOT NULL DEFAULT 0, writer INTEGER);
 CREATE INDEX entities_by_name ON entities (kind, parent, name);
 CREATE INDEX entities_by_update ON entities (kind, parent, updated);
 CREATE INDEX entities_by_parent ON entities (parent);
 CREATE TABLE keys (id INTEGER PRIMARY KEY, section TEXT NOT NULL, key TEXT NOT NULL, UNIQUE (section, key));
-CREATE TABLE vals (entity INTEGER NOT NULL, key INTEGER NOT NULL, num REAL, text TEXT, json TEXT NOT NULL,
+CREATE TABLE vals (entity INTEGER NOT NULL, key INTEGER NOT NULL, num NUMERIC, text TEXT, json TEXT NOT NULL,
     time INTEGER NOT NULL, writer INTEGER NOT NULL, seen INTEGER,
     PRIMARY KEY (entity, key)) WITHOUT ROWID;
 CREATE INDEX vals_by_number ON vals (key, num);
@@ -42,13 +45,16 @@ CREATE INDEX vals_by_text ON vals (key, text);
 CREATE TABLE losers (entity INTEGER NOT NULL, key INTEGER NOT NULL, json TEXT NOT NULL, time INTEGER NOT NULL,
     writer INTEGER NOT NULL, seen INTEGER);
 CREATE INDEX losers_by_entity ON losers (entity, key);
+CREATE INDEX losers_by_writer ON losers (writer);
 CREATE TABLE drops (entity INTEGER NOT NULL, key INTEGER NOT NULL, time INTEGER NOT NULL,
     PRIMARY KEY (entity, key)) WITHOUT ROWID;
-CREATE TABLE tags (entity INTEGER NOT NULL, tag TEXT NOT NULL, time INTEGER NOT NULL, position INTEGER NOT NULL,
-    is_removed INTEGER NOT NULL, PRIMARY KEY (entity, tag)) WITHOUT ROWID;
+CREATE TABLE tags (entity INTEGER NOT NULL, tag TEXT NOT NULL, since INTEGER NOT NULL, position INTEGER NOT NULL,
+    added INTEGER NOT NULL, removed INTEGER NOT NULL, is_removed INTEGER NOT NULL,
+    PRIMARY KEY (entity, tag)) WITHOUT ROWID;
 CREATE INDEX tags_by_tag ON tags (tag);
-CREATE TABLE points (entity INTEGER NOT NULL, key INTEGER NOT NULL, chunk INTEGER NOT NULL, kind TEXT NOT NULL,
-    point_count INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (entity, key, chunk)) WITHOUT ROWID;
+CREATE TABLE points (entity INTEGER NOT NULL, key INTEGER NOT NULL, writer INTEGER NOT NULL, chunk INTEGER NOT NULL,
+    kind TEXT NOT NULL, point_count INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (entity, key, writer, chunk)) WITHOUT ROWID;
 CREATE TABLE resets (entity INTEGER NOT NULL, key INTEGER NOT NULL, time INTEGER NOT NULL,
     PRIMARY KEY (entity, key)) WITHOUT ROWID;
 CREATE TABLE quarantine (journal INTEGER NOT NULL, time INTEGER NOT NULL, line TEXT NOT NULL);
@@ -69,16 +75,13 @@ class EntityRow:
 
 
 @dataclass(frozen=True)
-class Conflict:
-    """A value that lost against another writer's."""
+class IndexState:
+    """What an index holds. `path` is ':memory:' where no file is safe or possible."""
 
-    entity: str
-    section: str
-    key: str
-    value: Any
-    time_ms: int
-    host: str
-    user: str
+    path: str
+    size_bytes: int
+    journal_count: int
+    record_count: int
 
 
 class Index:
@@ -96,7 +99,10 @@ class Index:
         self.newest_time = 0
 
     def refresh(self) -> int:
-        """Takes in what journals hold beyond the last refresh. Returns how many records were new."""
+        """Takes in what journals hold beyond the last refresh.
+
+        Returns how many records were new: read now, or (then only "some") taken in by another process meanwhile.
+        """
         return int(self._guarded(self._refresh))
 
     def run(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -107,13 +113,13 @@ class Index:
 
     def reading_connection(self) -> sqlite3.Connection:
         """A connection of the caller's own that can read and not write."""
+        self._guarded(self._open)  # it may turn to memory only now
         if self._path == ":memory:":
-            copy = sqlite3.connect(":memory:")
-            self._open().backup(copy)
-            copy.execute("PRAGMA query_only = 1")
-            return copy
-        self._guarded(self._open)
-        connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)
+            connection = sqlite3.connect(":memory:")
+            with self._lock:
+                self._open().backup(connection)
+        else:
+            connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)
         connection.execute("PRAGMA query_only = 1")
         return connection
 
@@ -140,7 +146,7 @@ class Index:
         with self._lock:
             try:
                 return work()
-            except sqlite3.DatabaseError as error:
+            except _DAMAGE as error:
                 self.close()
                 if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
                     self._path = ":memory:"  # another program holds it: this process reads the journals itself
@@ -148,7 +154,7 @@ class Index:
                     self._delete()
                 try:
                     return self._catch_up_and(work)
-                except sqlite3.DatabaseError:
+                except _DAMAGE:
                     if self._path == ":memory:":
                         raise
                     self.close()
@@ -216,14 +222,14 @@ class Index:
 
     def _refresh(self) -> int:
         connection = self._open()
-        self._load_positions(connection)
-        self._release_quarantine(connection)
+        has_news = self._load_positions(connection)
+        has_news |= self._release_quarantine(connection)
         listing = journal.list_journals(self._root)
         positions = self._positions
         if not positions.keys() <= listing.keys():
             # A journal may be missed in the moment of its renaming; one that is gone for good (an older copy of
             # the store was put back) makes the index a lie.
-            listing = journal.list_journals(self._root)
+            listing = journal.list_journals(self._root, at_once=True)
             if not positions.keys() <= listing.keys():
                 raise sqlite3.DatabaseError("the index knows journals that the store does not have")
         stale = [
@@ -246,21 +252,22 @@ class Index:
                 batch, waiting = [], 0
         if batch:
             new_records += self._take_in(connection, batch)
-        return new_records
+        return new_records or int(has_news)
 
     def _read(self, stem: str, suffix: str, start: journal.Position) -> journal.JournalPart | None:
-        path = os.path.join(self._root, "journals", stem)
-        for end in (suffix, journal.SEALED_SUFFIX, journal.OPEN_SUFFIX):
-            try:
-                return journal.read_journal(path + end, start)
-            except FileNotFoundError:
-                continue  # sealed, and so renamed, since the folder was listed
-        return None
+        try:
+            found = journal.read_listed(self._root, stem, suffix, start)
+        except PermissionError:
+            if not drive.of(self._root).is_careful:
+                raise
+            return None  # just made, and its mode not yet that of a shared store; `verify` tells of others
+        return None if found is None else found[1]
 
-    def _load_positions(self, connection: sqlite3.Connection) -> None:
+    def _load_positions(self, connection: sqlite3.Connection) -> bool:
+        """Looks how far the journals are read. Returns whether another process has changed the index meanwhile."""
         version = connection.execute("PRAGMA data_version").fetchone()[0]
         if version == self._data_version:
-            return
+            return False
         self._positions = {
             stem: (number, journal.Position(offset, check, count, bool(sealed)))
             for number, stem, offset, check, count, sealed in connection.execute(
@@ -270,6 +277,7 @@ class Index:
         self._data_version = version
         newest = connection.execute("SELECT max(updated) FROM entities").fetchone()[0]
         self.newest_time = max(self.newest_time, newest or 0)
+        return True
 
     def _take_in(self, connection: sqlite3.Connection, parts: Iterable[tuple[str, journal.JournalPart]]) -> int:
         taken = 0
@@ -282,11 +290,17 @@ class Index:
                 row = connection.execute("SELECT id, offset FROM journals WHERE stem = ?", (stem,)).fetchone()
                 if row is not None and (number == 0 or row[1] != start.offset):
                     continue  # another process took this part in meanwhile; the next refresh goes on from there
+                header = part.lines[0] if part.lines else {}
                 if row is None:
-                    number = batch.add_journal(stem, part.lines[0] if part.lines else {})
-                batch.add(number, part.lines)
-                taken += len(part.lines)
+                    number = batch.add_journal(stem, header)
                 position = part.position
+                if row is None and header.get("k") == JOURNAL and header.get("name") != stem:
+                    # A copy of another journal ("... (conflicted copy)"): its observations would count twice. It is
+                    # never read again; `verify` tells of it.
+                    position = replace(position, is_sealed=True)
+                else:
+                    batch.add(number, part.lines)
+                    taken += len(part.lines)
                 connection.execute(
                     "UPDATE journals SET offset = ?, check_value = ?, record_count = ?, is_sealed = ? WHERE id = ?",
                     (position.offset, position.check, position.count, position.is_sealed, number),
@@ -301,24 +315,25 @@ class Index:
         self._positions.update(moved)
         return taken
 
-    def _release_quarantine(self, connection: sqlite3.Connection) -> None:
-        """Takes in records from the future once their time is no longer more than a day ahead."""
+    def _release_quarantine(self, connection: sqlite3.Connection) -> bool:
+        """Takes in records from the future once their time is no longer more than a day ahead: whether there were."""
         limit = (ids.now_ms() + ids.FUTURE_LIMIT_MS) << ids.CLOCK_BITS
         if not connection.execute("SELECT 1 FROM quarantine WHERE time <= ? LIMIT 1", (limit,)).fetchone():
-            return
+            return False
         connection.execute("BEGIN IMMEDIATE")
         try:
             batch = ingest.Batch(connection)
             rows = connection.execute("SELECT journal, line FROM quarantine WHERE time <= ?", (limit,)).fetchall()
             for number, line in rows:
-                batch.add(number, [ingest.from_quarantine(line)])
+                batch.add(number, [ingest.from_quarantine(line)], is_released=True)
             connection.execute("DELETE FROM quarantine WHERE time <= ?", (limit,))
-            batch.apply()
+            self.newest_time = max(self.newest_time, batch.apply())
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+        return True
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -365,35 +380,34 @@ class Index:
 
     def values(self, entity_id: str, section: str) -> dict[str, Any]:
         """Key -> value of one section of an entity, in the order of logging."""
-        rows = self.run(
+        return self._decoded(
             "SELECT k.key, v.json FROM vals v JOIN keys k ON k.id = v.key JOIN entities e ON e.num = v.entity"
             " WHERE e.id = ? AND k.section = ? ORDER BY v.time, v.key",
             (entity_id, section),
+            lambda rows: {key: decode_value(text) for key, text in rows},
         )
-        return {key: decode_value(text) for key, text in rows}
 
     def values_of_many(self, entity_ids: Sequence[str]) -> Iterator[tuple[str, str, str, Any]]:
         """(entity id, section, key, value) of all sections of many entities."""
         for begin in range(0, len(entity_ids), 500):
             part = entity_ids[begin : begin + 500]
-            rows = self.run(
+            yield from self._decoded(
                 "SELECT e.id, k.section, k.key, v.json FROM entities e JOIN vals v ON v.entity = e.num"
                 f" JOIN keys k ON k.id = v.key WHERE e.id IN ({','.join('?' * len(part))}) ORDER BY v.time, v.key",
                 part,
+                lambda rows: [(entity_id, section, key, decode_value(text)) for entity_id, section, key, text in rows],
             )
-            for entity_id, section, key, text in rows:
-                yield entity_id, section, key, decode_value(text)
 
     def points(self, entity_id: str, key: str) -> list[series.Point]:
         """The history of an observation, in the order of logging."""
-        rows = self.run(
+        found = self._decoded(
             "SELECT p.kind, p.point_count, p.data FROM points p JOIN keys k ON k.id = p.key"
-            " JOIN entities e ON e.num = p.entity"
-            " WHERE e.id = ? AND k.section = ? AND k.key = ? ORDER BY p.chunk",
+            " JOIN entities e ON e.num = p.entity JOIN journals j ON j.id = p.writer"
+            " WHERE e.id = ? AND k.section = ? AND k.key = ? ORDER BY j.stem, p.chunk",
             (entity_id, ingest.OBSERVATIONS, key),
+            lambda rows: [point for kind, count, data in rows for point in series.unpack(kind, count, data)],
         )
-        found = [point for kind, count, data in rows for point in series.unpack(kind, count, data)]
-        found.sort(key=lambda point: point.time)  # stable, and nearly sorted already: chunks follow the writers
+        found.sort(key=lambda point: point.time)  # stable: of one time, the order is that of the journals' names
         return found
 
     def point_keys(self, entity_id: str) -> list[str]:
@@ -409,22 +423,54 @@ class Index:
         """The tags of an entity, in the order of logging."""
         rows = self.run(
             "SELECT t.tag FROM tags t JOIN entities e ON e.num = t.entity"
-            " WHERE e.id = ? AND t.is_removed = 0 ORDER BY t.time, t.position",
+            " WHERE e.id = ? AND t.is_removed = 0 ORDER BY t.since, t.position, t.tag",
             (entity_id,),
         )
         return [tag for (tag,) in rows]
 
-    def conflicts(self) -> list[Conflict]:
-        """The values that lost against another writer's, oldest first."""
+    def state(self) -> IndexState:
+        """Where the index is and how much it holds."""
+        counts = self.run("SELECT count(*), coalesce(sum(record_count), 0) FROM journals")[0]
+        size_bytes = 0
+        for end in ("", "-wal"):
+            try:
+                size_bytes += os.stat(self._path + end).st_size
+            except OSError:
+                pass  # in memory
+        return IndexState(self._path, size_bytes, *counts)
+
+    def author_of(self, entity_id: str) -> Author | None:
+        """Who created an entity first, or None for one that no journal creates."""
         rows = self.run(
-            "SELECT e.id, k.section, k.key, l.json, l.time, j.host, j.user FROM losers l"
-            " JOIN entities e ON e.num = l.entity JOIN keys k ON k.id = l.key JOIN journals j ON j.id = l.writer"
-            " ORDER BY l.time"
+            "SELECT j.user, j.host FROM entities e JOIN journals j ON j.id = e.writer WHERE e.id = ?", (entity_id,)
         )
-        return [
-            Conflict(entity, section, key, decode_value(text), ids.milliseconds(time), host, user)
-            for entity, section, key, text, time, host, user in rows
-        ]
+        return Author(*rows[0]) if rows else None
+
+    def conflicts(self, journals: Sequence[str] | None = None) -> list[Conflict]:
+        """The values that lost against another writer's, oldest first; only those in these journals, if given."""
+        return self._decoded(*authors.conflicts_sql(journals), authors.conflicts_of)
+
+    def _decoded(self, sql: str, parameters: Sequence[object], decode: Callable[[list[Any]], _T]) -> _T:
+        """What `decode` makes of the rows of a SELECT; rows that it cannot read are damage like any other."""
+
+        def read() -> _T:
+            rows = self._open().execute(sql, parameters).fetchall()
+            try:
+                return decode(rows)
+            except (ValueError, TypeError, KeyError, OverflowError) as error:
+                raise _Unreadable from error
+
+        made: _T = self._guarded(read)
+        return made
+
+
+class _Unreadable(Exception):
+    """A row whose content is not what was written into it."""
+
+
+# What a damaged file makes SQLite raise, and what its rows make of the code here: a text where a number was, half a
+# character in SQLite's own message.
+_DAMAGE = (sqlite3.DatabaseError, _Unreadable, ValueError, TypeError, OverflowError, KeyError)
 
 
 _ENTITY = "e.id, e.kind, e.parent, e.name, e.generation, e.created_ms, e.updated >> 12"

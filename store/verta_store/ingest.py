@@ -15,6 +15,8 @@ from . import ids, records, series
 
 OBSERVATIONS = "observations"
 
+_NEVER = (1 << 63) - 1  # later than any record: of a tag that was only removed so far
+
 
 class Candidate(NamedTuple):  # and no dataclass: a rebuild makes one for every value, and this costs half
     """One logged value of a key, with what decides whether it wins."""
@@ -24,17 +26,19 @@ class Candidate(NamedTuple):  # and no dataclass: a rebuild makes one for every 
     writer: int
     text: str  # the value as JSON
 
-    def columns(self) -> tuple[float | None, str | None]:
+    def columns(self) -> tuple[int | float | None, str | None]:
         """What the value is searched by: a number, or a text."""
         return searchable(records.decode_value(self.text))
 
 
-def searchable(value: Any) -> tuple[float | None, str | None]:
+def searchable(value: Any) -> tuple[int | float | None, str | None]:
     """(number, text) for the index's columns: a value is one or the other, a list or dict neither."""
     if type(value) is float and value == value:
         return value, None
     if isinstance(value, bool):
         return None, str(value)
+    if isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
+        return value, None  # SQLite compares 64 bits exactly, a double has 53
     if isinstance(value, (int, float)):
         try:
             number = float(value)
@@ -48,13 +52,12 @@ def searchable(value: Any) -> tuple[float | None, str | None]:
 
 def to_text(text: str) -> str:
     """Text that SQLite can hold: a lone surrogate, which UTF-8 has no form for, is written out."""
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def from_quarantine(line: str) -> dict[str, Any]:
     """A record kept back earlier."""
     record: dict[str, Any] = json.loads(line)
-    record["released"] = True
     return record
 
 
@@ -66,7 +69,7 @@ class _Change:
     is_new: bool = False
     candidates: dict[int, list[Candidate]] = field(default_factory=dict)
     drops: dict[int, int] = field(default_factory=dict)
-    points: dict[int, list[series.Point]] = field(default_factory=dict)
+    points: dict[tuple[int, int], list[series.Point]] = field(default_factory=dict)  # by key and writer
     resets: dict[int, int] = field(default_factory=dict)
 
 
@@ -92,15 +95,17 @@ class Batch:
         assert cursor.lastrowid is not None, "an INSERT gives a row id"
         return cursor.lastrowid
 
-    def add(self, writer: int, lines: Iterable[dict[str, Any]]) -> None:
-        """Takes in records of one journal."""
+    def add(self, writer: int, lines: Iterable[dict[str, Any]], *, is_released: bool = False) -> None:
+        """Takes in records of one journal. Those from the future wait, unless they have waited (`is_released`)."""
         future = (ids.now_ms() + ids.FUTURE_LIMIT_MS) << ids.CLOCK_BITS
         for record in lines:
             kind = record["k"]
             if kind == records.JOURNAL:
                 continue
+            if not records.is_sound(record):
+                continue  # `verify` tells of it; every other record counts
             time = record["h"]
-            if time > future and "released" not in record:
+            if time > future and not is_released:
                 self._db.execute("INSERT INTO quarantine VALUES (?, ?, ?)", (writer, time, json.dumps(record)))
                 continue
             handler = _HANDLERS.get(kind)
@@ -115,19 +120,22 @@ class Batch:
     # -- one method a kind of record -------------------------------------------------------------------------------
 
     def _add_entity(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
-        # The same entity may be created on several hosts: the earliest creation counts, and a later name (a
-        # renaming) is a value of its own.
+        # The same entity may be created on several hosts: the earliest creation counts, with its author (of two in
+        # one millisecond the one whose journal's name is smaller), and a later name (a renaming) is a value of its own.
         created = record.get("at", ids.milliseconds(time))
         self._db.execute(
-            "UPDATE entities SET kind = ?, parent = ?, name = coalesce(name, ?), generation = ?, is_known = 1,"
-            " created_ms = min(coalesce(created_ms, ?), ?) WHERE num = ?",
+            "UPDATE entities SET kind = ?1, parent = ?2, name = coalesce(name, ?3), generation = ?4, is_known = 1,"
+            " writer = iif(created_ms IS NULL OR ?5 < created_ms OR (?5 = created_ms AND ?6 <"
+            " (SELECT stem FROM journals WHERE id = writer)), ?7, writer),"
+            " created_ms = min(coalesce(created_ms, ?5), ?5) WHERE num = ?8",
             (
                 record["type"],
                 record.get("parent"),
                 to_text(record["name"]),
                 record.get("gen", 0),
                 created,
-                created,
+                self._stem(writer),
+                writer,
                 number,
             ),
         )
@@ -148,19 +156,24 @@ class Batch:
         key = self._key(OBSERVATIONS, record["key"])
         if "o" in record:
             change.resets[key] = max(change.resets.get(key, 0), time)
-        change.points.setdefault(key, []).extend(
+        change.points.setdefault((key, writer), []).extend(
             series.Point(records.unescape(value), stamp, epoch, time) for value, stamp, epoch in record["v"]
         )
 
     def _add_tags(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
-        is_removed = int(record["k"] == records.UNTAG)
+        if record["k"] == records.UNTAG:
+            rows = [(number, to_text(tag), _NEVER, 0, -1, time) for tag in record["v"]]
+        else:
+            rows = [(number, to_text(tag), time, position, time, -1) for position, tag in enumerate(record["v"])]
+        # Smallest and largest do not depend on the order of arrival: a tag is there when its last addition is later
+        # than its last removal, and it stands where it was first added.
         self._db.executemany(
-            "INSERT INTO tags VALUES (?, ?, ?, ?, ?) ON CONFLICT (entity, tag) DO UPDATE SET"
-            # A tag that is there keeps its place in the order; a removal and a return are decided by time.
-            " time = iif(excluded.is_removed = is_removed, min(time, excluded.time), max(time, excluded.time)),"
-            " is_removed = iif(excluded.is_removed <> is_removed AND excluded.time > time,"
-            " excluded.is_removed, is_removed)",
-            [(number, to_text(tag), time, position, is_removed) for position, tag in enumerate(record["v"])],
+            "INSERT INTO tags VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6 >= ?5) ON CONFLICT (entity, tag) DO UPDATE SET"
+            " position = iif((excluded.since, excluded.position) < (since, position), excluded.position, position),"
+            " since = min(since, excluded.since), added = max(added, excluded.added),"
+            " removed = max(removed, excluded.removed),"
+            " is_removed = max(removed, excluded.removed) >= max(added, excluded.added)",
+            rows,
         )
 
     def _add_delete(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
@@ -178,8 +191,10 @@ class Batch:
         for number, change in self._changes.items():
             for key in change.candidates.keys() | change.drops.keys():
                 self._resolve(number, key, change, winners, losers)
-            for key, points in change.points.items():
-                self._append_points(number, key, points, change.resets.get(key, 0), change.is_new)
+            for key, reset in change.resets.items():
+                self._start_anew(number, key, reset)
+            for (key, writer), points in change.points.items():
+                self._append_points(number, key, writer, points, change)
         self._db.executemany("INSERT OR REPLACE INTO vals VALUES (?, ?, ?, ?, ?, ?, ?, ?)", winners)
         self._db.executemany("INSERT INTO losers VALUES (?, ?, ?, ?, ?, ?)", losers)
         self._db.executemany(
@@ -213,14 +228,10 @@ class Batch:
                 return
         winner = candidates[0]
         if len(candidates) > 1:
+            candidates = _without_replaced(candidates)
             winner = min(candidates, key=self._rank)
-            losers.extend(
-                (number, key, c.text, c.time, c.writer, c.seen)
-                for c in candidates
-                # A value that the winner's writer knew, or wrote himself, was replaced and did not lose.
-                if c.text != winner.text
-                and not (winner.seen is not None and (c.time <= winner.seen or c.writer == winner.writer))
-            )
+            # Those of the winner's value are kept too: a drop, or a record that arrives later, may decide otherwise.
+            losers.extend((number, key, c.text, c.time, c.writer, c.seen) for c in candidates if c is not winner)
         columns = winner.columns()
         winners.append((number, key, *columns, winner.text, winner.time, winner.writer, winner.seen))
 
@@ -248,45 +259,57 @@ class Batch:
             return (0, -candidate.time, stem)
         return (1, candidate.time, stem)
 
-    def _append_points(self, number: int, key: int, points: list[series.Point], reset: int, is_new: bool) -> None:
+    def _start_anew(self, number: int, key: int, reset: int) -> None:
+        """Takes the points before a reset out of a series, unless a later one has done so."""
+        if reset <= self._reset_of(number, key):
+            return
+        self._db.execute("INSERT OR REPLACE INTO resets VALUES (?, ?, ?)", (number, key, reset))
+        stored: dict[int, list[series.Point]] = {}
+        for writer, *chunk in self._db.execute(
+            "SELECT writer, kind, point_count, data FROM points WHERE entity = ? AND key = ? ORDER BY writer, chunk",
+            (number, key),
+        ):
+            stored.setdefault(writer, []).extend(point for point in series.unpack(*chunk) if point.time >= reset)
+        self._db.execute("DELETE FROM points WHERE entity = ? AND key = ?", (number, key))
+        for writer, points in stored.items():
+            self._write_points(number, key, writer, 0, points)
+
+    def _append_points(self, number: int, key: int, writer: int, points: list[series.Point], change: _Change) -> None:
         chunk = 0
-        if not is_new:
-            row = self._db.execute("SELECT time FROM resets WHERE entity = ? AND key = ?", (number, key)).fetchone()
-            known_reset = row[0] if row else 0
-            if reset > known_reset:
-                rows = self._db.execute(
-                    "SELECT kind, point_count, data FROM points WHERE entity = ? AND key = ? ORDER BY chunk",
-                    (number, key),
-                ).fetchall()
-                points = [p for row in rows for p in series.unpack(*row)] + points
-                self._db.execute("DELETE FROM points WHERE entity = ? AND key = ?", (number, key))
-            reset = max(reset, known_reset)
+        if not change.is_new or key in change.resets:
+            reset = self._reset_of(number, key)
+            points = [point for point in points if point.time >= reset]
+        if not change.is_new:
             last = self._db.execute(
-                "SELECT chunk, kind, point_count, data FROM points WHERE entity = ? AND key = ?"
+                "SELECT chunk, kind, point_count, data FROM points WHERE entity = ? AND key = ? AND writer = ?"
                 " ORDER BY chunk DESC LIMIT 1",
-                (number, key),
+                (number, key, writer),
             ).fetchone()
             if last is not None:
                 chunk = last[0] + 1
                 if last[2] < series.CHUNK_POINTS:
                     chunk = last[0]
                     points = series.unpack(*last[1:]) + points
-        if reset:
-            self._db.execute("INSERT OR REPLACE INTO resets VALUES (?, ?, ?)", (number, key, reset))
-            points = [point for point in points if point.time >= reset]
+        self._write_points(number, key, writer, chunk, points)
+
+    def _reset_of(self, number: int, key: int) -> int:
+        row = self._db.execute("SELECT time FROM resets WHERE entity = ? AND key = ?", (number, key)).fetchone()
+        return row[0] if row else 0
+
+    def _write_points(self, number: int, key: int, writer: int, chunk: int, points: list[series.Point]) -> None:
         rows = []
         for begin in range(0, len(points), series.CHUNK_POINTS):
             part = points[begin : begin + series.CHUNK_POINTS]
-            rows.append((number, key, chunk, *_with_count(part)))
+            rows.append((number, key, writer, chunk, *_with_count(part)))
             chunk += 1
-        self._db.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._db.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _rename(self, winners: list[tuple[Any, ...]]) -> None:
         name_key = self._keys.get((records.FIELDS, "name"))
         if name_key is not None:
             self._db.executemany(
                 "UPDATE entities SET name = ? WHERE num = ?",
-                [(row[3], row[0]) for row in winners if row[1] == name_key],
+                [(row[4] if row[3] is None else row[3], row[0]) for row in winners if row[1] == name_key],
             )
 
     def _spread_deletes(self) -> None:
@@ -333,6 +356,21 @@ class Batch:
             row = self._db.execute("SELECT stem FROM journals WHERE id = ?", (writer,)).fetchone()
             stem = self._stems[writer] = row[0] if row else ""
         return stem
+
+
+def _without_replaced(candidates: list[Candidate]) -> list[Candidate]:
+    """Leaves out what a later overwrite replaced knowingly: by one who had seen it, or by its own writer.
+
+    These can be forgotten for good. They never win again, because what replaced them outranks them and falls to no
+    drop that spares them; and they lost to nobody.
+    """
+    seen_up_to = -1
+    own: dict[int, int] = {}
+    for one in candidates:
+        if one.seen is not None:
+            seen_up_to = max(seen_up_to, min(one.seen, one.time - 1))
+            own[one.writer] = max(own.get(one.writer, -1), one.time)
+    return [one for one in candidates if one.time > seen_up_to and one.time >= own.get(one.writer, -1)]
 
 
 def _text_of(value: Any) -> str:

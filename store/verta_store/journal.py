@@ -6,6 +6,7 @@ a footer and carries no `.open` in its name. The format is in `store/README.md`,
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import files, ids, records
+from . import drive, files, ids, records
 from .errors import StoreWriteError
 
 OPEN_SUFFIX = ".open.jsonl"
@@ -55,6 +56,7 @@ class JournalWriter:
         self._is_dirty = False
         self._wake: threading.Event | None = None
         self.stem = ""  # `<host id>/<utc>-<pid>-<random>`, '' before the first record
+        self.stems: list[str] = []  # of all journals that this process has opened here
 
     def append(self, kind: str, entity: str, fields: Mapping[str, Any]) -> int:
         """Writes one record with one `write(2)`; it is in the kernel when this returns. Returns its time.
@@ -114,11 +116,13 @@ class JournalWriter:
                     footer = {"n": self._count, "sha256": hashlib.sha256(whole).hexdigest()}
                     self._write(f'"k":"{records.SEAL}",{records.encode(footer)[1:]}\n'.encode("ascii"))
                     self._sync()
-                    os.rename(path, self._path(SEALED_SUFFIX))
+                    self._close()  # SMB and Windows rename nothing that is open
+                    drive.of(self._root).rename(path, self._path(SEALED_SUFFIX))
                     files.sync_folder(os.path.dirname(path))
             except OSError:
                 # An unsealed journal is as good as a sealed one for every reader; only `verify` can say less
-                # about it. There is nobody left to hear of an error here.
+                # about it. One with a footer counts as sealed under its open name too. There is nobody left to hear
+                # of an error here.
                 pass
             finally:
                 self._abandon()
@@ -128,11 +132,18 @@ class JournalWriter:
         self._lock = threading.RLock()
         self._wake = None
         self._abandon()
+        self.stems = []
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass  # a network drive tells here of what a sync has told already
 
     def _abandon(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = -1
+        self._close()
         self._size_bytes = 0
         self._synced_bytes = 0
         self._is_dirty = False
@@ -151,8 +162,11 @@ class JournalWriter:
             if not os.path.isdir(folder):
                 files.make_folder(folder, self._root)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | files.O_BINARY | files.O_CLOEXEC
-            self._descriptor = os.open(path, flags, 0o644)
+            mode = drive.of(self._root).modes.record
+            self._descriptor = os.open(path, flags, mode)
+            drive.set_mode(self._descriptor, mode)
         self.stem = f"{host}/{name}"
+        self.stems.append(self.stem)
         self._check = 0
         self._size_bytes = 0
         self._synced_bytes = 0
@@ -228,15 +242,16 @@ class JournalWriter:
                 twin = os.dup(self._descriptor)
                 stem, size_bytes = self.stem, self._size_bytes
             try:
-                files.sync_file(twin, data_only=True)
+                try:
+                    files.sync_file(twin, data_only=True)
+                finally:
+                    os.close(twin)  # before the lock: whoever seals has it, and cannot rename what is open here
             except OSError as error:
                 self._sync_failure = error
             else:
                 with self._lock:
                     if self.stem == stem:
                         self._synced_bytes = max(self._synced_bytes, size_bytes)
-            finally:
-                os.close(twin)
 
 
 @dataclass
@@ -283,9 +298,36 @@ def read_journal(path: str, start: Position, *, whole: bool = False) -> JournalP
             file.seek(start.offset)
         data = file.read()
     part = parse_journal(data, start, path)
+    if part.damages and path.endswith(OPEN_SUFFIX):
+        # A network drive may show the end of what another host writes before what stands in front of it, which is
+        # NUL until it has come. What is passed over as damage would never be looked at again.
+        hole = data.find(b"\0")
+        if hole >= 0 and drive.holding(path).is_unsettled(path):
+            part = parse_journal(data[:hole], start, path)
     if whole and part.position.is_sealed:
         _check_footer(data, part, path)
     return part
+
+
+def read_listed(
+    root: str, stem: str, suffix: str, start: Position, *, whole: bool = False
+) -> tuple[str, JournalPart] | None:
+    """Reads a journal that a listing showed, under the name that it has now: it may have been sealed since.
+
+    Returns:
+        (its path, what was read), or None when it is not to be found for the moment.
+
+    Raises:
+        OSError: as `read_journal`.
+    """
+    for end in (suffix, SEALED_SUFFIX, OPEN_SUFFIX):
+        path = os.path.join(root, "journals", stem + end)
+        try:
+            return path, read_journal(path, start, whole=whole)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
+    return None
 
 
 def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
@@ -386,17 +428,24 @@ def _check_footer(data: bytes, part: JournalPart, path: str) -> None:
         part.damages.append(Damage(path, 0, begin, "bytes that do not match the footer's SHA-256"))
 
 
-def list_journals(root: str) -> dict[str, str]:
-    """All journals of a store: stem `<host id>/<name>` -> suffix (open or sealed)."""
+def list_journals(root: str, *, at_once: bool = False) -> dict[str, str]:
+    """All journals of a store: stem `<host id>/<name>` -> suffix (open or sealed).
+
+    On a share they are those of at most a second ago, with `at_once` those of now.
+    """
     found: dict[str, str] = {}
     top = os.path.join(root, "journals")
+    where = drive.of(root)
     try:
-        hosts = [entry.name for entry in os.scandir(top) if entry.is_dir()]
+        if where.is_careful:
+            where.poke(top, at_once=at_once)
+        with os.scandir(top) as listing:
+            hosts = [entry.name for entry in listing if entry.is_dir()]
     except FileNotFoundError:
         return found
     for host in hosts:
         try:
-            names = os.listdir(os.path.join(top, host))
+            names = where.names(os.path.join(top, host), at_once=at_once)
         except FileNotFoundError:
             continue
         for name in names:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 
 from . import digest as digests
-from . import files
+from . import drive, files
 from .objects import NO_LINK, Objects, TemporaryFolder, copy_in, corrupt, missing
 from .tree import Trees
 from .verified import VerifiedCache, signature_of
 
 _ARCHIVE_ENDS = (".tar.gz", ".tgz", ".tar", ".zip")
+_UNPACKED = ".dir"
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 _WINDOWS_NAMES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
@@ -32,9 +34,7 @@ def safe_name(name: str) -> str:
     if _WINDOWS_NAMES.fullmatch(name):
         name = "_" + name
     # 255 bytes is the limit of common file systems; the end is kept, because frameworks look at it.
-    while len(name.encode("utf-8")) > 200:
-        name = name[1:]
-    return name
+    return name.encode("utf-8")[-200:].decode("utf-8", "ignore")
 
 
 def is_archive(name: str) -> bool:
@@ -65,14 +65,40 @@ class Materializer:
             if not self._trees.has(digest):
                 raise missing(digest, self._root)
             return self._trees.path(digest)
-        target = os.path.join(self._top, digests.shard(digest), safe_name(name))
-        if os.path.exists(target):
-            return target
+        base = safe_name(name)
+        if base.endswith(_UNPACKED):
+            base += "_"  # that end belongs to unpacked archives
+        target = os.path.join(self._top, digests.shard(digest), base)
         source = self._objects.path(digest)
-        if not os.path.exists(source):
+        if not self._objects.has(digest):
             raise missing(digest, self._root)
+        if os.path.lexists(target):
+            if self._is_object(target, source, digest):
+                return target
+            with files.writing("an artifact's name", target):
+                self._clear(target)
         self._make(source, target, digest)
         return target
+
+    def _is_object(self, target: str, source: str, digest: str) -> bool:
+        """Whether a name still is its object: the same file, or a copy that is whole. A model may have replaced it."""
+        try:
+            found = os.lstat(target)
+            if not stat.S_ISREG(found.st_mode):
+                return False
+            return os.path.samestat(found, os.stat(source)) or not self._verified.check(target, [(target, digest)])
+        except OSError:
+            return False
+
+    @staticmethod
+    def _clear(target: str) -> None:
+        if os.path.isdir(target) and not os.path.islink(target):
+            files.remove_folder(target)
+        else:
+            try:
+                os.unlink(target)
+            except FileNotFoundError:
+                pass  # another process cleared it, or a share showed what was gone
 
     def unpacked_path_of(self, digest: str, name: str) -> str:
         """The folder with what an archive holds, unpacked once: `model.tar.gz` -> `.../model`.
@@ -85,20 +111,21 @@ class Materializer:
             if name.lower().endswith(end):
                 stem = name[: -len(end)]
                 break
-        target = os.path.join(self._top, digests.shard(digest), safe_name((stem or "archive") + ".dir"))
+        target = os.path.join(self._top, digests.shard(digest), safe_name((stem or "archive") + _UNPACKED))
         if os.path.isdir(target):
             return target
         source = self._objects.path(digest)
-        if not os.path.exists(source):
+        if not self._objects.has(digest):
             raise missing(digest, self._root)
         from . import archive  # noqa: PLC0415 - start-up time: zipfile and tarfile cost 20 ms
 
         temporary = self._temporary.new_name()
         with files.writing("an unpacked archive", temporary):
-            os.mkdir(temporary)
+            drive.of(self._root).make_own_folder(temporary)
         try:
-            archive.unpack(source, temporary, name)
             with files.writing("an unpacked archive", target):
+                archive.unpack(source, temporary, name)
+                drive.of(self._root).open_up(temporary)
                 files.make_folder(os.path.dirname(target), self._root)
                 files.publish(temporary, target)
         finally:

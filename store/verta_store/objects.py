@@ -12,11 +12,15 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from . import digest as digests
-from . import files, ids
+from . import drive, files, ids, trash
 from .errors import BadContent, CorruptObject, MissingObject
+from .leases import FRESH, GONE, REFUSED, Leases
 from .verified import VerifiedCache, signature_of
+
+Result = TypeVar("Result")
 
 # Below this a file is read at once; above it the kernel copies while a second thread hashes what was copied.
 _COPY_BYTES = 1 << 20
@@ -40,16 +44,18 @@ class TemporaryFolder:
         self._root = root
         self._path = ""
         self._lock = threading.Lock()
+        self.leases = Leases(root)
 
     def path(self) -> str:
-        """The folder, existing."""
+        """The folder, existing, with a lease of the same name: what has none is swept by the next collection."""
         with self._lock:
             if not self._path or not os.path.isdir(self._path):
+                self.leases.ensure()
                 top = os.path.join(self._root, "tmp")
-                path = os.path.join(top, f"{ids.host_id()}-{os.getpid()}-{ids.random_hex(8)}")
+                path = os.path.join(top, self.leases.name)
                 with files.writing("a temporary folder", top):
                     os.makedirs(top, exist_ok=True)
-                    os.mkdir(path)
+                    drive.of(self._root).make_own_folder(path)
                 self._path = path
             return self._path
 
@@ -62,11 +68,13 @@ class TemporaryFolder:
         if self._path:
             files.remove_folder(self._path)
             self._path = ""
+        self.leases.close()
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: the folder is the parent's."""
         self._lock = threading.Lock()
         self._path = ""
+        self.leases.forget_after_fork()
 
 
 class Objects:
@@ -77,6 +85,7 @@ class Objects:
         self._temporary = temporary
         self._verified = verified
         self._top = os.path.join(root, "objects")
+        self._has_pins = False
         self.folders = files.DurableFolders(root)
 
     def path(self, digest: str) -> str:
@@ -89,26 +98,104 @@ class Objects:
         Raises:
             MissingObject, CorruptObject
         """
-        path = self.path(digest)
-        try:
-            if self._verified.check(path, [(path, digest)]):
-                raise corrupt(digest, path)
-        except FileNotFoundError as error:
-            raise missing(digest, self._root) from error
+        if self._look(digest, lambda path: self._verified.check(path, [(path, digest)])):
+            raise corrupt(digest, self.path(digest))
 
     def is_whole(self, digest: str) -> bool:
-        """Whether the blob is there and undamaged; one that cannot be read is not."""
+        """Whether the blob is in its place and undamaged; one that cannot be read is not."""
+        path = self.path(digest)
         try:
-            self.check(digest)
-        except (CorruptObject, OSError):  # a MissingObject is an OSError
+            return not drive.of(self._root).look(path, lambda one: self._verified.check(one, [(one, digest)]))
+        except OSError:
             return False
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is there, or has come back from the trash."""
+        return drive.of(self._root).has(self.path(digest)) or trash.bring_back_object(self._root, "blob", digest)
+
+    def keep(self, digest: str, *, is_whole: bool = True) -> bool:
+        """Makes a blob in its place safe from collection until a record names it, as if stored just now.
+
+        `is_whole` says that it has just been checked.
+
+        Returns:
+            False when it has gone, or is another user's and can be neither freshened nor linked: store it again.
+        """
+        path = self.path(digest)
+        try:
+            is_whole = is_whole or self._verified.knows(path, signature_of([path]))
+        except FileNotFoundError:
+            return False
+        found = self._temporary.leases.freshen(path)
+        if found == REFUSED:
+            try:
+                os.link(path, self._pin(digest))
+            except FileExistsError:
+                return True  # pinned before
+            except OSError:
+                return False
+        elif found == GONE:
+            return False
+        if found != FRESH and is_whole:
+            # Its times were moved by us; without this the next deployment would hash it again.
+            try:
+                self._verified.remember(path, signature_of([path]))
+            except FileNotFoundError:
+                return False
         return True
+
+    def settle(self, digest: str) -> bool:
+        """After a record has named a blob: puts it back should a collection have taken it just before.
+
+        Returns:
+            Whether it is there.
+        """
+        path = self.path(digest)
+        pin = self._pin(digest) if self._has_pins else ""
+        if not drive.of(self._root).has(path) and pin and os.path.lexists(pin):
+            with files.writing("an object", path):
+                self.folders.make(os.path.dirname(path))
+                os.link(pin, path)
+                self._make_name_durable(digest)
+        if pin:
+            files.remove_file(pin)
+        return trash.bring_back_object(self._root, "blob", digest)
+
+    def find(self, digest: str) -> str:
+        """Where a blob is: in its place or in the trash; its place if it is nowhere."""
+        path = self.path(digest)
+        if drive.of(self._root).has(path):
+            return path
+        return trash.find(self._root, trash.Part("blob", digest)) or path
+
+    def _pin(self, digest: str) -> str:
+        """A further name of a blob in our own folder, which keeps its bytes whatever is collected."""
+        self._has_pins = True
+        return os.path.join(self._temporary.path(), f"pin-{trash.Part('blob', digest).name}")
+
+    def _look(self, digest: str, read: Callable[[str], Result]) -> Result:
+        """`read` of a blob's path, which comes back from the trash if a collection has taken it too early.
+
+        Raises:
+            MissingObject
+        """
+        path = self.path(digest)
+        where = drive.of(self._root)
+        try:
+            return where.look(path, read)
+        except FileNotFoundError as error:
+            if not trash.bring_back_object(self._root, "blob", digest):
+                raise missing(digest, self._root) from error
+        try:
+            return where.look(path, read)
+        except FileNotFoundError as error:
+            raise missing(digest, self._root) from error
 
     def put_bytes(self, data: bytes) -> Ref:
         """Stores bytes; durable when this returns."""
         digest = digests.digest_of_bytes(data)
         ref = Ref("blob", digest, len(data))
-        if self.is_whole(digest):
+        if self.is_whole(digest) and self.keep(digest):
             with files.writing("an object", self._top):
                 self._make_name_durable(digest)
             return ref
@@ -168,21 +255,36 @@ class Objects:
         target = self.path(digest)
         try:
             self.folders.make(os.path.dirname(target))
-            if os.path.lexists(target) and not self.is_whole(digest):
-                # What we hold is what the damaged file should be. Its other names are the same damaged file.
-                if os.path.isdir(target):
-                    files.move_to_trash(target, self._root, os.path.basename(temporary))
-                os.replace(temporary, target)
-                files.remove_folder(os.path.join(self._root, "names", digests.shard(digest)))
-                is_ours = True
-            else:
-                is_ours = files.publish(temporary, target)
+            is_ours = self._place(temporary, target, digest)
             self._make_name_durable(digest)
             if is_ours:
                 self._verified.remember(target, signature_of([target]))
         except BaseException:
             files.remove_file(temporary)
             raise
+
+    def _place(self, temporary: str, target: str, digest: str) -> bool:
+        """Gives a finished copy its name, unless a whole one has it and can be kept. Returns whether it is ours."""
+        is_there = os.path.lexists(target)
+        is_damaged = is_there and not self.is_whole(digest)
+        if is_there and not is_damaged and self.keep(digest):
+            files.remove_file(temporary)
+            return False
+        if is_damaged and os.path.isdir(target):
+            files.move_to_trash(target, self._root, os.path.basename(temporary))
+        try:
+            # Another writer may have made the name since: POSIX then replaces his file by ours with the same bytes.
+            drive.of(self._root).rename(temporary, target, replace=is_there)
+        except OSError:
+            # Windows refuses that, as does SMB while somebody reads his.
+            if not self.is_whole(digest) or not self.keep(digest):
+                raise
+            files.remove_file(temporary)
+            return False
+        if is_damaged:
+            # What we hold is what the damaged file should be. Its other names are the same damaged file.
+            files.remove_folder(os.path.join(self._root, "names", digests.shard(digest)))
+        return True
 
     def _make_name_durable(self, digest: str) -> None:
         """Syncs the folders of a blob, also of one that was there: its writer may have died before he did it."""
@@ -196,11 +298,8 @@ class Objects:
         Raises:
             MissingObject: it is not there.
         """
-        path = self.path(digest)
-        try:
-            return os.open(path, os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise missing(digest, self._root) from error
+        flags = os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC
+        return self._look(digest, lambda path: os.open(path, flags))
 
     def read_verified(self, digest: str) -> bytes:
         """A whole blob in memory; its hash was checked on these very bytes.
@@ -209,9 +308,7 @@ class Objects:
             MissingObject: it is not there.
             CorruptObject: its bytes are not those that were stored.
         """
-        descriptor = self.open_blob(digest)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            data = file.read()
+        data = self._look(digest, _read)
         if digests.digest_of_bytes(data) != digest:
             raise corrupt(digest, self.path(digest))
         return data
@@ -278,7 +375,9 @@ def copy_in(
         reader = os.open(source, flags)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise BadContent(f"{source} is a socket and not a regular file, so it cannot be logged", path=source) from error
+            raise BadContent(
+                f"{source} is a socket and not a regular file, so it cannot be logged", path=source
+            ) from error
         if error.errno == errno.ELOOP and not follow_links:
             raise BadContent(f"{source} became a link while it was read; log it again", path=source) from error
         raise
@@ -292,7 +391,7 @@ def copy_in(
             if status.st_size <= _COPY_BYTES:
                 result = _copy_at_once(reader, writer)
             else:
-                result = _copy_and_hash(reader, writer, target)
+                result = _copy_and_hash(reader, writer, target, sync=sync)
             with files.writing("an object", target):
                 _finish(writer, is_executable=is_executable, sync=sync)
         except BaseException:
@@ -305,17 +404,18 @@ def copy_in(
     return result
 
 
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
 def _create(path: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | files.O_BINARY | files.O_CLOEXEC
     return os.open(path, flags, 0o600)
 
 
 def _finish(descriptor: int, *, is_executable: bool, sync: bool = True) -> None:
-    if hasattr(os, "fchmod"):
-        try:
-            os.fchmod(descriptor, files.READ_ONLY_EXECUTABLE if is_executable else files.READ_ONLY)
-        except PermissionError:
-            pass  # a drive without modes; they are a courtesy, never evidence
+    drive.set_mode(descriptor, files.READ_ONLY_EXECUTABLE if is_executable else files.READ_ONLY)
     if sync:
         files.sync_file(descriptor)
 
@@ -331,7 +431,7 @@ def _copy_at_once(reader: int, writer: int) -> tuple[str, int]:
     return f"{digests.ALGORITHM}:{state.hexdigest()}", size_bytes
 
 
-def _copy_and_hash(reader: int, writer: int, target: str) -> tuple[str, int]:
+def _copy_and_hash(reader: int, writer: int, target: str, *, sync: bool) -> tuple[str, int]:
     """The kernel copies; a second thread hashes our copy a step behind, out of the page cache."""
     ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     state = hashlib.sha256()
@@ -360,6 +460,7 @@ def _copy_and_hash(reader: int, writer: int, target: str) -> tuple[str, int]:
     hasher.start()
     size_bytes = 0
     copy = _kernel_copy()
+    write_back = files.WriteBack(writer)
     try:
         with files.writing("an object", target):
             while True:
@@ -377,6 +478,9 @@ def _copy_and_hash(reader: int, writer: int, target: str) -> tuple[str, int]:
                     break
                 size_bytes += count
                 ends.put(size_bytes)
+                write_back.grown_to(size_bytes)
+            if sync:
+                files.sync_file(writer)  # the device works while the last bytes are hashed
     finally:
         ends.put(None)
         hasher.join()

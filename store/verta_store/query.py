@@ -77,6 +77,7 @@ def parse_predicate(text: str) -> Predicate:
     """
     if not isinstance(text, str):
         raise TypeError(f"a predicate is a text such as 'metrics.accuracy >= 0.9', not {type(text).__name__}")
+    _require_unicode(text)
     found = _SPACED.search(text) or _ANYWHERE.search(text)
     if found is None:
         raise BadQuery(f"the predicate {text!r} has no operator; use one of {', '.join(OPERATORS)}")
@@ -100,8 +101,16 @@ def parse_sort_key(text: str, *, is_descending: bool = False) -> SortKey:
     """
     if not isinstance(text, str):
         raise TypeError(f"a sort key is a text such as 'metrics.accuracy', not {type(text).__name__}")
+    _require_unicode(text)
     section, key = _parse_key(text.strip(), allow_tags=False)
     return SortKey(section, key, is_descending)
+
+
+def _require_unicode(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadQuery(f"{text!r} holds half a character, which nothing can be compared with") from None
 
 
 def _parse_key(text: str, *, allow_tags: bool) -> tuple[str, str]:
@@ -201,8 +210,13 @@ def _predicate_sql(predicate: Predicate) -> tuple[str, list[object]]:
         return f"e.num IN ({inside} AND instr(text, ?) > 0)", [*parameters, str(value)]
     if isinstance(value, str) or value != value:
         text = str(value)
-        if text.lower() in ("true", "false"):
-            text = text.capitalize()  # as the index spells a bool
+        if text.lower() in ("true", "false") and operator in ("==", "!="):
+            # The index spells a bool as Python does; a user's text may be spelled in any way.
+            spellings = (text, text.lower(), text.capitalize())
+            negation = "NOT " if operator == "!=" else ""
+            return f"e.num IN ({inside} AND coalesce(text, '') {negation}IN (?, ?, ?))", [*parameters, *spellings]
+        if operator == "!=":
+            return f"e.num IN ({inside} AND (text <> ? OR text IS NULL))", [*parameters, text]
         return f"e.num IN ({inside} AND text {_SQL[operator]} ?)", [*parameters, text]
     if operator == "!=":
         # Another number, or text: both differ from the number asked for.

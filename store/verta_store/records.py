@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -38,6 +39,7 @@ Value: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None
 # A value nested deeper is refused when it is logged: a reader with less stack left could not read it any more, and
 # with it the journal that it stands in.
 MAXIMUM_DEPTH = 100
+
 
 def _refuse(value: object) -> Any:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
@@ -91,7 +93,7 @@ def _check_shape(value: Any, depth_left: int) -> None:
     """Refuses what JSON would change (keys that are not text) and what could not be read again (depth, circles)."""
     if depth_left < 0:
         raise BadRecord(
-            f"a value is nested more than {MAXIMUM_DEPTH} deep, or refers to itself; flatten it or log it as an artifact"
+            f"a value is nested more than {MAXIMUM_DEPTH} deep, or holds itself; flatten it or log it as an artifact"
         )
     if isinstance(value, Mapping):
         for key, item in value.items():
@@ -161,3 +163,68 @@ def same_value(left: Any, right: Any) -> bool:
     The order of a dict's keys does not count.
     """
     return _sorted(_escape(left)) == _sorted(_escape(right))
+
+
+def is_sound(record: Mapping[str, Any]) -> bool:
+    """Whether a record that a journal holds has the fields of its kind; of an unknown kind, those of every record.
+
+    What a writer of another version, or a hostile one, leaves in a journal must not stop its readers.
+    """
+    time, entity = record.get("h"), record.get("e")
+    if not _is_number(time) or type(entity) is not str or not entity.isascii():
+        return False
+    shape = _SHAPES.get(record["k"])
+    return shape is None or shape(record)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _is_word(value: Any) -> bool:
+    return type(value) is str and value.isascii()
+
+
+def _is_put(record: Mapping[str, Any]) -> bool:
+    if not _is_word(record.get("s")) or type(record.get("v")) is not dict:
+        return False
+    if "o" in record and not _is_number(record["o"]):
+        return False
+    more = record.get("and")
+    return more is None or (type(more) is dict and all(_is_word(s) and type(v) is dict for s, v in more.items()))
+
+
+def _is_entity(record: Mapping[str, Any]) -> bool:
+    return (
+        _is_word(record.get("type"))
+        and (record.get("parent") is None or _is_word(record["parent"]))
+        and type(record.get("name")) is str
+        and type(record.get("at", 0)) is int
+        and -(1 << 63) <= record.get("at", 0) < 1 << 63
+        and _is_number(record.get("gen", 0))
+    )
+
+
+def _is_points(record: Mapping[str, Any]) -> bool:
+    if type(record.get("key")) is not str or type(record.get("v")) is not list:
+        return False
+    try:
+        for part in zip(*((stamp, epoch) for _, stamp, epoch in record["v"]), strict=True):
+            array("q", part)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _has_texts(record: Mapping[str, Any]) -> bool:
+    return type(record.get("v")) is list and all(type(text) is str for text in record["v"])
+
+
+_SHAPES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    ENTITY: _is_entity,
+    PUT: _is_put,
+    DROP: lambda record: _is_word(record.get("s")) and _has_texts(record),
+    POINTS: _is_points,
+    TAG: _has_texts,
+    UNTAG: _has_texts,
+}

@@ -6,28 +6,31 @@ The format is in `store/README.md`. Everything above the engine uses this room a
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import re
 import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from . import files, ids, records
-from .errors import BadRecord, KeyTaken, StoreFormatError, StoreNotFound, UnknownEntity
-from .index import Conflict, EntityRow, Index
+from . import description as descriptions
+from . import drive, ids, records
+from .authors import Author, Conflict
+from .description import FOLDERS, STORE_FILE, read_description
+from .errors import BadRecord, KeyTaken, StoreNotFound, UnknownEntity
+from .index import EntityRow, Index, IndexState
 from .journal import JournalWriter
 from .materialize import Materializer, is_archive
-from .objects import Objects, Ref, TemporaryFolder
+from .objects import Objects, Ref, TemporaryFolder, missing
 from .query import Query
+from .roots import digests_in
 from .series import Point
 from .tree import Entry, Trees
 from .verified import VerifiedCache
 
-STORE_FILE = "store.json"
-FOLDERS = ("objects", "trees", "names", "journals", "claims", "leases", "tmp", "trash")
+_IN_MEMORY = ":memory:"
 
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 
@@ -42,11 +45,21 @@ class Store:
         self.cache_dir = cache_dir
         self.was_created = False
         capabilities = description.get("capabilities", {})
-        folder = os.path.join(cache_dir, "stores", self.id)
+        sharing = description.get("sharing", "user")
+        self.sharing: str = sharing if sharing in drive.SHARING else "user"
+        drive.register(drive.Drive(root, self.sharing, is_network=_is_on_network(root)))
+        # What a user should be told once, each a sentence.
+        self.notes: list[str] = []
+        # Called once for each value of this process's that lost against another writer's, at the refresh that shows it.
+        self.on_lost: Callable[[Conflict], None] | None = None
+        self._told: set[tuple[str, str, str, str, int]] = set()
+        folder = os.path.join(self._local_cache(cache_dir), "stores", self.id)
         self._clock = ids.HybridClock()
         self._journal = JournalWriter(root, self.id, self._clock, full_durability=durability == "full")
         self._temporary = TemporaryFolder(root)
-        self._verified = VerifiedCache(os.path.join(folder, "verified.sqlite"))
+        self.leases = self._temporary.leases
+        in_memory = folder.startswith(_IN_MEMORY)
+        self._verified = VerifiedCache(_IN_MEMORY if in_memory else os.path.join(folder, "verified.sqlite"))
         self._objects = Objects(root, self._temporary, self._verified)
         self._trees = Trees(
             root,
@@ -56,7 +69,7 @@ class Store:
             is_case_sensitive=bool(capabilities.get("case_sensitive", True)),
         )
         self._materializer = Materializer(root, self._objects, self._trees, self._temporary, self._verified)
-        self._index = Index(root, self.id, os.path.join(folder, "index.sqlite"))
+        self._index = Index(root, self.id, _IN_MEMORY if in_memory else os.path.join(folder, "index.sqlite"))
         # (entity, section) -> key -> record time: what this process knows to be logged, so that a log call needs no
         # query. Forgotten at each refresh that brought something of another writer.
         self._known: dict[tuple[str, str], dict[str, int]] = {}
@@ -69,11 +82,24 @@ class Store:
     def __reduce__(self) -> tuple[object, ...]:
         return (_reopen, (self.root, self.cache_dir, self.durability))
 
+    def _local_cache(self, cache_dir: str) -> str:
+        """The cache folder, or another one where that is no place for SQLite."""
+        if not _is_on_network(cache_dir):
+            return cache_dir
+        from . import probe  # noqa: PLC0415 - start-up time
+
+        found = probe.local_folder()
+        self.notes.append(
+            f"the cache folder {cache_dir} is on a network drive ({probe.file_system_of(cache_dir).type}), where an "
+            f"index is not safe; it is kept in {found or 'memory'}. VERTA_LOCAL_CACHE names another folder"
+        )
+        return found or _IN_MEMORY
+
     # -- objects ---------------------------------------------------------------------------------------------------
 
     def put_bytes(self, data: bytes) -> Ref:
         """Stores bytes as a blob; durable when this returns."""
-        return self._objects.put_bytes(data)
+        return self._stored(lambda: self._objects.put_bytes(data))
 
     def put_file(self, path: str | os.PathLike[str]) -> Ref:
         """Stores a copy of a file as a blob; durable when this returns.
@@ -83,11 +109,11 @@ class Store:
             BadContent: it is not a regular file.
             StoreWriteError: the store's drive refused; nothing is half there.
         """
-        return self._objects.put_file(os.fspath(path))
+        return self._stored(lambda: self._objects.put_file(os.fspath(path)))
 
     def put_stream(self, read: Callable[[int], bytes]) -> Ref:
         """Stores what `read(size in bytes)` returns until it returns nothing; durable when this returns."""
-        return self._objects.put_stream(read)
+        return self._stored(lambda: self._objects.put_stream(read))
 
     def put_tree(self, path: str | os.PathLike[str]) -> Ref:
         """Stores a copy of a folder as a tree; durable when this returns.
@@ -97,7 +123,21 @@ class Store:
             BadContent: something in it cannot be stored; the message names it.
             StoreWriteError: the store's drive refused; nothing is half there.
         """
-        return self._trees.put_tree(os.fspath(path))
+        return self._stored(lambda: self._trees.put_tree(os.fspath(path)))
+
+    def _stored(self, put: Callable[[], Ref]) -> Ref:
+        """Stores an object under this process's lease, which protects it until a record names it."""
+        with self.leases.working() as generation:
+            ref = put()
+            self.leases.expect(ref.kind, ref.digest, generation)
+        return ref
+
+    def hold(self, digests: Iterable[str], purpose: str) -> bool:
+        """Keeps objects from being collected for as long as this process lives, whatever is deleted meanwhile.
+
+        For a process that serves them. `purpose` is for the eye. Returns False when the store cannot be written.
+        """
+        return self.leases.hold(digests, purpose)
 
     def path_of(self, kind: str, digest: str, name: str) -> str:
         """The read-only path of a blob (under `name`, made safe) or tree, straight in the store.
@@ -127,12 +167,12 @@ class Store:
             self._objects.check(digest)
 
     def object_path(self, digest: str) -> str:
-        """Where a blob is, or would be; for reading what is there, whatever it is."""
-        return self._objects.path(digest)
+        """Where a blob is (in the trash, maybe), or would be; for reading what is there, whatever it is."""
+        return self._objects.find(digest)
 
     def tree_path(self, digest: str) -> str:
-        """Where a tree's folder is, or would be."""
-        return self._trees.path(digest)
+        """Where a tree's folder is (in the trash, maybe), or would be."""
+        return self._trees.find(digest)
 
     def tree_entries(self, digest: str) -> list[Entry]:
         """The verified manifest of a tree. Raises MissingObject, CorruptObject."""
@@ -152,7 +192,12 @@ class Store:
         """The entity of this kind, parent and name: the existing one, or a new one.
 
         With `is_fresh_name` (a name with randomness in it) nothing is looked up. `at_ms` is the creation time.
+
+        Raises:
+            BadRecord: a name that is not Unicode, or a time beyond 64 bits.
         """
+        _require_unicode(name)
+        _require_64_bits(at_ms or 0)
         generation = 0
         entity = ids.entity_id(kind, parent, name, generation)
         if not is_fresh_name:
@@ -183,21 +228,68 @@ class Store:
 
     def put_all(self, entity: str, sections: Mapping[str, Mapping[str, Any]], *, overwrite: bool = False) -> None:
         """Logs values of several sections in one record: all or none. Raises as `put` does."""
-        known = {section: self._known_keys(entity, section) for section in sections}
         (first, values), *others = sections.items()
         fields: dict[str, Any] = {"s": first, "v": values}
         if others:
             fields["and"] = dict(others)
-        if overwrite:
-            fields["o"] = max(
-                (known[section].get(key, 0) for section, part in sections.items() for key in part), default=0
-            )
-        else:
+        # Between the look and the record no other thread may log the key: his value would lose without a word.
+        with self._lock:
+            known = {section: self._known_keys(entity, section) for section in sections}
+            if overwrite:
+                fields["o"] = max(
+                    (known[section].get(key, 0) for section, part in sections.items() for key in part), default=0
+                )
+            else:
+                for section, part in sections.items():
+                    self._require_absent(entity, section, part, known[section])
+            named = self._protect_named(sections) if records.ARTIFACTS in sections or self.leases.pending else []
+            time = self._append(records.PUT, entity, fields)
             for section, part in sections.items():
-                self._require_absent(entity, section, part, known[section])
-        time = self._append(records.PUT, entity, fields)
-        for section, part in sections.items():
-            known[section].update(dict.fromkeys(part, time))
+                known[section].update(dict.fromkeys(part, time))
+
+        for kind, digest in named:
+            # A collection may have taken it in the very moment; from the record on, none does.
+            is_there = self._keeper(kind).settle(digest)
+            self.leases.settled(digest)
+            if not is_there:
+                # This process was stopped for longer than the grace just between the look and the record.
+                lost = [
+                    key for key, value in sections.get(records.ARTIFACTS, {}).items() if digest in digests_in(value)
+                ]
+                if lost and not overwrite:
+                    self.drop(entity, records.ARTIFACTS, lost)
+                raise missing(digest, self.root)
+
+    def _keeper(self, kind: str) -> Objects | Trees:
+        return self._trees if kind == "tree" else self._objects
+
+    def _protect_named(self, sections: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+        """(kind, digest) of the objects that a record is about to name, each protected from collection.
+
+        Raises:
+            MissingObject: stored by this process, which then slept so long that a collection took it for dead.
+        """
+        kinds = {
+            str(value["digest"]): str(value["kind"])
+            for value in sections.get(records.ARTIFACTS, {}).values()
+            if isinstance(value, Mapping) and value.get("digest") and value.get("kind")
+        }
+        found = []
+        for digest in dict.fromkeys(digests_in(sections)):
+            is_pending = digest in self.leases.pending
+            kind = self.leases.pending[digest] if is_pending else kinds.get(digest, "")
+            if kind and (not is_pending or self.leases.is_doubtful(digest)):
+                # Not stored by this process (a value that was read and is logged again), or without a lease since.
+                with self.leases.working() as generation:
+                    keeper = self._keeper(kind)
+                    if not keeper.has(digest) or not keeper.keep(digest, is_whole=False):
+                        if is_pending:
+                            raise missing(digest, self.root)
+                        continue
+                    self.leases.expect(kind, digest, generation)
+            if kind:
+                found.append((kind, digest))
+        return found
 
     def require_absent(self, entity: str, section: str, keys: Iterable[str]) -> None:
         """Raises KeyTaken when a key is logged already: asked before long work, and again by `put`."""
@@ -213,21 +305,42 @@ class Store:
 
     def drop(self, entity: str, section: str, keys: Sequence[str]) -> None:
         """Takes keys out of a section; what was logged stays in the journals."""
-        self._append(records.DROP, entity, {"s": section, "v": list(keys)})
-        known = self._known.get((entity, section), {})
-        for key in keys:
-            known.pop(key, None)
+        with self._lock:
+            self._append(records.DROP, entity, {"s": section, "v": list(keys)})
+            known = self._known.get((entity, section), {})
+            for key in keys:
+                known.pop(key, None)
 
     def add_points(
-        self, entity: str, key: str, points: Sequence[tuple[Any, int, int]], *, overwrite: bool = False
+        self, entity: str, key: str, points: Sequence[tuple[Any, int, int | None]], *, overwrite: bool = False
     ) -> None:
-        """Appends observations (value, time stamp in ms, epoch) in one record; overwrite starts the series anew."""
-        fields: dict[str, Any] = {"key": key, "v": points}
-        if overwrite:
-            fields["o"] = 0
-        self._append(records.POINTS, entity, fields)
-        newest = max(epoch for _, _, epoch in points)
-        self._epochs[entity, key] = newest if overwrite else max(newest, self._epochs.get((entity, key), -1))
+        """Appends observations (value, time stamp in ms, epoch) in one record; overwrite starts the series anew.
+
+        An epoch of None becomes one more than the highest of the series.
+
+        Raises:
+            BadRecord: a value that is not a number, text, bool or None; a time stamp or epoch beyond 64 bits.
+        """
+        for value, stamp, epoch in points:
+            if not (value is None or isinstance(value, (float, int, str))):
+                raise BadRecord(f"an observation is a number, text, bool or None, not {type(value).__name__}")
+            _require_64_bits(stamp)
+            _require_64_bits(epoch or 0)
+        with self._lock:
+            newest = -1 if overwrite else self._epochs.get((entity, key), -1)
+            if any(epoch is None for _, _, epoch in points):
+                newest = -1 if overwrite else self.newest_epoch(entity, key)
+                numbered = []
+                for value, stamp, epoch in points:
+                    epoch = newest + 1 if epoch is None else epoch
+                    newest = max(newest, epoch)
+                    numbered.append((value, stamp, epoch))
+                points = numbered
+            fields: dict[str, Any] = {"key": key, "v": points}
+            if overwrite:
+                fields["o"] = 0
+            self._append(records.POINTS, entity, fields)
+            self._epochs[entity, key] = max([newest, *(epoch for _, _, epoch in points if epoch is not None)])
 
     def newest_epoch(self, entity: str, key: str) -> int:
         """The highest epoch of a series, -1 for an empty one."""
@@ -296,11 +409,22 @@ class Store:
     def refresh(self) -> None:
         """Takes in what other processes, and this one, have logged."""
         if self._index.refresh():
-            self._clock.observe(self._index.newest_time)
+            self._journal.observe(self._index.newest_time)
             with self._lock:
                 self._known.clear()
                 self._epochs.clear()
                 self._created.clear()
+            if self.on_lost is not None and self._journal.stems:
+                self._tell_of_lost(self.on_lost)
+
+    def _tell_of_lost(self, tell: Callable[[Conflict], None]) -> None:
+        for conflict in self._index.conflicts(self._journal.stems[-500:]):  # more parameters than SQLite may take
+            mark = (conflict.journal, conflict.entity, conflict.section, conflict.key, conflict.time_ms)
+            with self._lock:
+                if mark in self._told:
+                    continue
+                self._told.add(mark)
+            tell(conflict)
 
     def entity(self, entity_id: str) -> EntityRow:
         """An entity by id.
@@ -355,17 +479,35 @@ class Store:
         return self._index.tags(entity)
 
     def conflicts(self) -> list[Conflict]:
-        """What lost against another writer's value."""
+        """What lost against another writer's value, oldest first."""
         self.refresh()
         return self._index.conflicts()
+
+    def author_of(self, entity: str) -> Author:
+        """Who created an entity: the first, where several hosts did.
+
+        Raises:
+            UnknownEntity: no journal creates it.
+        """
+        self.refresh()
+        found = self._index.author_of(entity)
+        if found is None:
+            raise UnknownEntity(f"the store {self.root} has no entity with the id {entity!r}", key=entity)
+        return found
 
     def select(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Rows of a SELECT over the index."""
         self.refresh()
         return self._index.run(sql, parameters)
 
+    def index_state(self) -> IndexState:
+        """Where the index of this host and user is, and how much it holds, once it is up to date."""
+        self.refresh()
+        return self._index.state()
+
     def reading_connection(self) -> sqlite3.Connection:
-        """A connection to the index, for reading only; the caller closes it."""
+        """A connection to the index as of now, for reading only; the caller closes it."""
+        self.refresh()
         return self._index.reading_connection()
 
     def _after_fork(self) -> None:
@@ -373,6 +515,7 @@ class Store:
         self._journal.forget_after_fork()
         self._temporary.forget_after_fork()
         self._index.forget_after_fork()
+        self._verified.forget_after_fork()
 
 
 # One Store a folder and process, so that all users of it in a process share one journal and one picture of the keys.
@@ -386,6 +529,7 @@ def open_store(
     *,
     create: bool = False,
     durability: str = "normal",
+    sharing: str = "user",
 ) -> Store:
     """The store in a folder; the same object for every call of this process.
 
@@ -394,112 +538,71 @@ def open_store(
         cache_dir: a folder on a local disk for what can be rebuilt.
         create: make the store when there is none.
         durability: "normal" (a power cut loses at most the last second) or "full" (nothing).
+        sharing: of a new store: "user" (private), "group" or "all". One that exists keeps its own.
 
     Raises:
-        StoreNotFound: no store there, and `create` is False.
+        StoreNotFound: no store there, and `create` is False; or it is a private one of somebody else.
         StoreFormatError: made by a newer version, or no store.
         StoreWriteError: the folder cannot be written.
-        ValueError: another durability.
+        ValueError: another durability or sharing.
     """
     if durability not in ("normal", "full"):
         raise ValueError(f"durability is 'normal' or 'full', not {durability!r}")
+    if sharing not in drive.SHARING:
+        raise ValueError(f"sharing is one of {', '.join(drive.SHARING)}, not {sharing!r}")
     path = os.path.realpath(root)
     with _open_lock:
         store = _open_stores.get(path)
-        if store is not None and os.path.exists(os.path.join(path, STORE_FILE)):
+        is_there = descriptions.is_there(path)
+        if store is not None and is_there:
             return store
         was_created = False
-        if not os.path.exists(os.path.join(path, STORE_FILE)):
+        if not is_there:
             if not create:
                 raise StoreNotFound(f"there is no store in {path}; make one with Client({path!r})", path=path)
-            was_created = _create(path)
+            was_created = descriptions.create(path, sharing)
         store = Store(path, read_description(path), os.fspath(cache_dir), durability)
         store.was_created = was_created
+        if was_created and sharing == "user" and drive.of(path).is_careful:
+            store.notes.append(
+                f"{path} is on a network drive and private to you; for a team: verta-local init PATH --shared"
+            )
         _open_stores[path] = store
         _install_hooks()
         return store
 
 
+def _is_on_network(path: str) -> bool:
+    """Whether a path is, or would be, on a network drive."""
+    while not os.path.exists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    # On Linux a local disk has a device number of its own; what has none (NFS, but also tmpfs) is looked up.
+    # On macOS the user's own disk is that of `/private/var`.
+    device = os.stat(path).st_dev
+    if sys.platform == "linux" and os.major(device):
+        return False
+    if sys.platform == "darwin" and device == os.stat("/private/var").st_dev:
+        return False
+    from . import probe  # noqa: PLC0415 - start-up time
+
+    return probe.file_system_of(path).is_network
+
+
+def _require_unicode(name: str) -> None:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRecord(f"the name {name!r} is not valid Unicode; choose another") from None
+
+
+def _require_64_bits(number: int) -> None:
+    if not isinstance(number, int) or not -(1 << 63) <= number < 1 << 63:
+        raise BadRecord(f"a time or an epoch is a whole number of at most 64 bits, not {number!r}")
+
+
 def _reopen(root: str, cache_dir: str, durability: str) -> Store:
     """What a pickled Store becomes, in whatever process."""
     return open_store(root, cache_dir, durability=durability)
-
-
-def read_description(root: str) -> dict[str, Any]:
-    """What `store.json` says.
-
-    Raises:
-        StoreFormatError: it cannot be read, or is of a newer format.
-    """
-    path = os.path.join(root, STORE_FILE)
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        version = found["format"]
-        if not _UUID.fullmatch(found["store_id"]) or not isinstance(version, int):
-            raise ValueError("no store id")
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreFormatError(
-            f"{path} is not the description of a store ({error}); bring it back from a copy of the store",
-            path=path,
-        ) from error
-    if version > records.FORMAT:
-        raise StoreFormatError(
-            f"the store {root} has format {version}, this version of verta_local reads up to {records.FORMAT}; "
-            "upgrade it with: pip install --upgrade verta_local",
-            path=path,
-        )
-    return dict(found)
-
-
-def _create(root: str) -> bool:
-    with files.writing("a new store", root):
-        os.makedirs(root, exist_ok=True)
-        foreign = [name for name in os.listdir(root) if name not in FOLDERS and not name.startswith(".")]
-        if foreign:
-            raise StoreFormatError(
-                f"{root} holds other files ({', '.join(sorted(foreign)[:3])}) and no store; "
-                "name an empty or a new folder",
-                path=root,
-            )
-        for name in FOLDERS:
-            os.makedirs(os.path.join(root, name), exist_ok=True)
-        import uuid  # noqa: PLC0415 - start-up time: it imports `platform`
-
-        description = {
-            "format": records.FORMAT,
-            "store_id": str(uuid.uuid4()),
-            "created_ms": ids.now_ms(),
-            "sharing": "user",
-            "capabilities": _probe(root),
-        }
-        data = json.dumps(description, indent=2).encode("ascii") + b"\n"
-        draft = os.path.join(root, "tmp", ids.random_hex(16))
-        was_created = files.create_exclusive(os.path.join(root, STORE_FILE), data, draft)
-        files.sync_folder(root)
-        return was_created
-
-
-def _probe(root: str) -> dict[str, bool]:
-    """What the file system under a store can do, tried out."""
-    base = os.path.join(root, "tmp", f"probe-{ids.random_hex(8)}")
-    with open(base, "xb"):
-        pass
-    found = {"case_sensitive": not os.path.exists(os.path.join(root, "tmp", os.path.basename(base).upper()))}
-    for name, attempt in (("hard_links", os.link), ("symlinks", os.symlink)):
-        try:
-            attempt(base, base + name)
-            found[name] = True
-            os.unlink(base + name)
-        except OSError:
-            found[name] = False
-    try:
-        os.chmod(base, 0o444)
-        found["modes"] = os.stat(base).st_mode & 0o777 == 0o444
-    except OSError:
-        found["modes"] = False
-    files.remove_file(base)
-    return found
 
 
 def close_all() -> None:
@@ -539,4 +642,14 @@ def _after_fork_in_child() -> None:
         store._after_fork()
 
 
-__all__ = ["Conflict", "KeyTaken", "Store", "close_all", "is_archive", "open_store", "read_description"]
+__all__ = [
+    "FOLDERS",
+    "STORE_FILE",
+    "Conflict",
+    "KeyTaken",
+    "Store",
+    "close_all",
+    "is_archive",
+    "open_store",
+    "read_description",
+]

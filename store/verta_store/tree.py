@@ -5,6 +5,7 @@ The manifest is the hashed object: its format is in `store/README.md`, section "
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -14,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import digest as digests
-from . import files
-from .errors import BadContent, CorruptObject, MissingObject
+from . import drive, files, trash
+from .errors import BadContent, CorruptObject, StoreWriteError
+from .leases import GONE, REFUSED
 from .objects import Objects, Ref, TemporaryFolder, copy_in, corrupt, missing
 from .verified import VerifiedCache, signature_of
 
@@ -97,8 +99,45 @@ class Trees:
         return self.path(digest) + ".manifest"
 
     def has(self, digest: str) -> bool:
-        """Whether the tree is there, folder and manifest."""
-        return os.path.isdir(self.path(digest)) and os.path.isfile(self.manifest_path(digest))
+        """Whether the tree is there, folder and manifest, or has come back from the trash."""
+        where = drive.of(self._root)
+        if where.has(self.path(digest)) and where.has(self.manifest_path(digest)):
+            return True
+        return trash.bring_back_object(self._root, "tree", digest)
+
+    def keep(self, digest: str, *, is_whole: bool = True) -> bool:
+        """Makes a tree in its place safe from collection until a record names it, as if stored just now.
+
+        Its files are not touched, so that `is_whole` makes no difference.
+
+        Returns:
+            False when it has gone: store it again.
+        """
+        path = self.manifest_path(digest)
+        found = self._temporary.leases.freshen(path)
+        if found == REFUSED:
+            try:
+                self._write_manifest(path, _read(path))
+            except FileNotFoundError:
+                return False
+        # The manifest is freshened before the folder is looked for. A collection takes the folder first and then
+        # looks at the manifest's time, so that one of the two notices the other.
+        return found != GONE and os.path.isdir(self.path(digest))
+
+    def settle(self, digest: str) -> bool:
+        """After a record has named a tree: puts it back should a collection have taken it just before.
+
+        Returns:
+            Whether it is there.
+        """
+        return self.has(digest)
+
+    def find(self, digest: str) -> str:
+        """Where a tree's folder is: in its place or in the trash; its place if it is nowhere."""
+        path = self.path(digest)
+        if drive.of(self._root).has(path):
+            return path
+        return trash.find(self._root, trash.Part("tree", digest)) or path
 
     def check(self, digest: str) -> None:
         """Returns when every file of the tree is known to be whole, by memory or by reading.
@@ -110,18 +149,24 @@ class Trees:
         if not self.has(digest):
             raise missing(digest, self._root)
         entries = self.entries(digest)
+        parts = self._parts(top, entries)
         try:
-            damaged = self._verified.check(top, self._parts(top, entries))
+            try:
+                damaged = self._verified.check(top, parts)
+            except FileNotFoundError:
+                if os.path.lexists(top) or not self.has(digest):
+                    raise
+                damaged = self._verified.check(top, parts)  # a collection took it too early
         except FileNotFoundError as error:
             raise missing(digest, self._root) from error
         if damaged:
             raise corrupt(digest, damaged)
 
     def is_whole(self, digest: str) -> bool:
-        """Whether the tree is there and undamaged."""
+        """Whether the tree is there and undamaged; one that cannot be read is not."""
         try:
             self.check(digest)
-        except (MissingObject, CorruptObject):
+        except (CorruptObject, OSError):  # a MissingObject is an OSError
             return False
         return True
 
@@ -143,50 +188,69 @@ class Trees:
         self._check_names(source, [path for path, _, _ in found])
         temporary = self._temporary.new_name()
         with files.writing("a folder", temporary):
-            os.mkdir(temporary)
+            drive.of(self._root).make_own_folder(temporary)
         try:
-            entries = self._copy(found, temporary)
-            return self._publish(entries, temporary)
-        except BaseException:
+            entries, shared = self._copy(found, temporary)
+            return self._publish(entries, shared, temporary)
+        except BaseException as error:
             files.remove_folder(temporary)
+            if isinstance(error, StoreWriteError) and error.errno == errno.EEXIST:
+                # Mounted otherwise here than where the store was made.
+                raise BadContent(
+                    f"two names in {source} are one to this store's drive, which takes no account of case or accents "
+                    f"({error.path}); rename one",
+                    path=source,
+                ) from error
             raise
 
-    def _copy(self, found: list[tuple[str, str, bool]], temporary: str) -> list[Entry]:
+    def _copy(self, found: list[tuple[str, str, bool]], temporary: str) -> tuple[list[Entry], set[str]]:
+        """Makes the folder, synced. Returns its entries, and the digests of those that are blobs too."""
         entries = []
+        shared: set[str] = set()
+        unshared: list[tuple[str, str]] = []
         sync_each = sum(not is_folder for _, _, is_folder in found) <= _SYNC_EACH_UP_TO
         for path, origin, is_folder in found:
             target = os.path.join(temporary, *path.split("/"))
             if is_folder:
                 with files.writing("a folder", target):
-                    os.mkdir(target)
+                    drive.of(self._root).make_own_folder(target)
                 entries.append(Entry(path, True))
                 continue
             is_executable = bool(os.stat(origin).st_mode & stat.S_IXUSR)
-            digest, size_bytes = copy_in(origin, target, is_executable=is_executable, sync=sync_each)
+            digest, size_bytes = copy_in(
+                origin, target, is_executable=is_executable, sync=sync_each, follow_links=False
+            )
             if size_bytes >= LINK_FROM_BYTES and not is_executable:
                 with files.writing("an object", target):
-                    self._share(digest, target)
+                    if self._link_to_blob(digest, target):
+                        shared.add(digest)
+                    else:
+                        unshared.append((digest, target))
             entries.append(Entry(path, False, is_executable, size_bytes, digest))
         with files.writing("a folder", temporary):
             if not sync_each:
                 _sync_all(temporary, entries)
+            # Only now: what has an object's name is taken for durable by every other writer.
+            for digest, target in unshared:
+                if self._objects.link_in(digest, target) or self._link_to_blob(digest, target):
+                    shared.add(digest)
             for folder in (temporary, *(os.path.join(temporary, e.path) for e in entries if e.is_folder)):
                 files.sync_folder(folder)
-        return entries
+        return entries, shared
 
-    def _share(self, digest: str, target: str) -> None:
-        """Makes a large file and the blob of the same bytes one file on the disk, where links exist."""
-        if self._objects.is_whole(digest):
-            twin = target + ".link"
-            try:
-                os.link(self._objects.path(digest), twin)
-            except OSError:
-                return  # stored twice, which is only a cost
-            os.replace(twin, target)
-        else:
-            self._objects.link_in(digest, target)
+    def _link_to_blob(self, digest: str, target: str) -> bool:
+        """Makes a large file and the blob of the same bytes one file on the disk, where both and links exist."""
+        if not self._objects.is_whole(digest):
+            return False
+        twin = target + ".link"
+        try:
+            os.link(self._objects.path(digest), twin)
+        except OSError:
+            return False  # stored twice, which is only a cost
+        os.replace(twin, target)
+        return True
 
-    def _publish(self, entries: list[Entry], temporary: str) -> Ref:
+    def _publish(self, entries: list[Entry], shared: set[str], temporary: str) -> Ref:
         manifest = write_manifest(entries)
         digest = digests.digest_of_bytes(manifest)
         size_bytes = sum(entry.size_bytes for entry in entries)
@@ -194,32 +258,34 @@ class Trees:
         target = self.path(digest)
         folder = os.path.dirname(target)
         with files.writing("a folder", target):
-            if not os.path.isdir(folder):
-                files.make_folder(folder, self._root)
+            self._objects.folders.make(folder)
             # The manifest first: a folder without one would be garbage that looks like a tree.
             self._publish_manifest(digest, manifest)
-            if os.path.isdir(target) and not self.is_whole(digest):
-                # A damaged tree makes way for the copy that we hold; what it was goes to the trash.
-                os.makedirs(os.path.join(self._root, "trash"), exist_ok=True)
-                os.rename(target, os.path.join(self._root, "trash", os.path.basename(temporary)))
+            if os.path.lexists(target) and not self.is_whole(digest):
+                # A damaged tree makes way for the copy that we hold.
+                files.move_to_trash(target, self._root, os.path.basename(temporary))
             if files.publish(temporary, target):
                 self._verified.remember(target, signature_of(path for path, _ in self._parts(target, entries)))
             else:
                 files.remove_folder(temporary)
+            if not os.path.lexists(self.manifest_path(digest)):  # a collection was about to take the tree
+                self._publish_manifest(digest, manifest)
             files.sync_folder(folder)
-            for shard in {os.path.dirname(self._objects.path(e.digest)) for e in entries if e.digest}:
-                if os.path.isdir(shard):
-                    files.sync_folder(shard)
+            for shard in {os.path.dirname(self._objects.path(one)) for one in shared}:
+                files.sync_folder(shard)
         return ref
 
     def _publish_manifest(self, digest: str, manifest: bytes) -> None:
         path = self.manifest_path(digest)
         try:
             with open(path, "rb") as file:
-                if file.read() == manifest:
-                    return
+                is_there = file.read() == manifest
         except FileNotFoundError:
-            pass
+            is_there = False
+        if not is_there or self._temporary.leases.freshen(path) in (GONE, REFUSED):
+            self._write_manifest(path, manifest)
+
+    def _write_manifest(self, path: str, manifest: bytes) -> None:
         draft = self._temporary.new_name()
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY, 0o600)
         try:
@@ -227,8 +293,15 @@ class Trees:
             files.sync_file(descriptor)
         finally:
             os.close(descriptor)
-        os.chmod(draft, files.READ_ONLY)
-        os.replace(draft, path)
+        drive.set_mode(draft, files.READ_ONLY)
+        where = drive.of(self._root)
+        try:
+            where.rename(draft, path, replace=True)
+        except OSError:
+            # Another host's, not seen before and being read by somebody: the same bytes.
+            if not os.path.lexists(path) or where.look(path, _read) != manifest:
+                raise
+            files.remove_file(draft)
 
     def entries(self, digest: str) -> list[Entry]:
         """The verified manifest of a tree.
@@ -238,8 +311,11 @@ class Trees:
         """
         path = self.manifest_path(digest)
         try:
-            with open(path, "rb") as file:
-                data = file.read()
+            try:
+                data = drive.of(self._root).look(path, _read)
+            except FileNotFoundError:
+                path = trash.find(self._root, trash.Part("tree", digest, True)) or path
+                data = _read(path)
         except FileNotFoundError as error:
             raise missing(digest, self._root) from error
         if digests.digest_of_bytes(data) != digest:
@@ -278,6 +354,11 @@ class Trees:
                 UserWarning,
                 stacklevel=2,
             )
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def _walk(source: str) -> Iterator[tuple[str, str, bool]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable
 
 from . import digest as digests
@@ -30,6 +31,7 @@ class VerifiedCache:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
+        self._lock = threading.Lock()
 
     def check(self, top: str, parts: list[tuple[str, str]]) -> str:
         """Makes sure that every (path, digest) is whole: from memory, or by reading. Returns '' or the damaged path.
@@ -56,25 +58,36 @@ class VerifiedCache:
 
     def knows(self, path: str, signature: str) -> bool:
         """Whether `path` was found whole with this signature."""
-        try:
-            row = self._open().execute("SELECT signature FROM verified WHERE path = ?", (path,)).fetchone()
-        except (sqlite3.Error, OSError):
-            return False
+        with self._lock:
+            try:
+                row = self._open().execute("SELECT signature FROM verified WHERE path = ?", (path,)).fetchone()
+            except (sqlite3.Error, OSError) as error:
+                self._give_up(error)
+                return False
         return row is not None and row[0] == signature
 
     def remember(self, path: str, signature: str) -> None:
         """Notes that `path` was found whole. A cache that cannot be written costs time, nothing else."""
-        try:
-            connection = self._open()
-            with connection:
-                connection.execute("INSERT OR REPLACE INTO verified VALUES (?, ?)", (path, signature))
-        except (sqlite3.Error, OSError):
-            self.close()
+        with self._lock:
+            try:
+                connection = self._open()
+                with connection:
+                    connection.execute("INSERT OR REPLACE INTO verified VALUES (?, ?)", (path, signature))
+            except (sqlite3.Error, OSError) as error:
+                self._give_up(error)
 
     def close(self) -> None:
         """Closes the database."""
-        if self._connection is not None and self._pid == os.getpid():
-            self._connection.close()
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def forget_after_fork(self) -> None:
+        """In the child of a fork: SQLite must not be used across it, not even to close."""
+        self._lock = threading.Lock()
+        if self._connection is not None:
+            _LEFT_BEHIND.append(self._connection)
         self._connection = None
 
     def _open(self) -> sqlite3.Connection:
@@ -87,9 +100,24 @@ class VerifiedCache:
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS verified (path TEXT PRIMARY KEY, signature TEXT NOT NULL)"
                 )
-            except sqlite3.DatabaseError:
+            except BaseException:
                 connection.close()
-                os.unlink(self._path)  # damaged: it is only a cache
                 raise
             self._connection, self._pid = connection, os.getpid()
         return self._connection
+
+    def _give_up(self, error: Exception) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        # The bare class is that of a damaged file; a locked or full one is an OperationalError and may be another's.
+        if type(error) is sqlite3.DatabaseError:
+            for end in ("", "-wal", "-shm"):
+                try:
+                    os.unlink(self._path + end)
+                except OSError:
+                    pass  # it is only a cache
+
+
+# Connections of a parent process, kept from being closed by the garbage collector of a forked child.
+_LEFT_BEHIND: list[sqlite3.Connection] = []

@@ -164,7 +164,7 @@ def test_reserved_keys_are_refused(run: ExperimentRun, key: str) -> None:
     if key == "model_pkl":
         run.log_artifact(key, b"free")  # only the exact names are reserved
         return
-    with pytest.raises(ValueError, match="please use a different key$"):
+    with pytest.raises(ValueError, match=r"please use a different key$"):
         run.log_artifact(key, b"x")
 
 
@@ -182,7 +182,7 @@ def test_a_duplicate_key_is_refused_before_the_bytes_are_read(run: ExperimentRun
 def test_an_absent_key_is_a_key_error(run: ExperimentRun) -> None:
     run.log_artifact("there", {"a": 1})
     for read in (run.get_artifact, lambda key: run.download_artifact(key, "x")):
-        with pytest.raises(KeyError, match="absent.*there"):
+        with pytest.raises(KeyError, match=r"absent.*there"):
             read("absent")
 
 

@@ -57,7 +57,7 @@ def test_a_name_and_an_id_together_are_refused(client: Client) -> None:
 
 @pytest.mark.parametrize("verb", ["set_project", "set_experiment", "set_experiment_run"])
 def test_an_unknown_id_is_a_value_error(client: Client, verb: str) -> None:
-    with pytest.raises(ValueError, match="no .* with the id"):
+    with pytest.raises(ValueError, match=r"no .* with the id"):
         getattr(client, verb)(id="nothing")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from new_entities import new_run
 
 import verta_store.store
 from verta_store import Store, close_all, open_store
@@ -44,10 +45,3 @@ def another(tmp_path: Path) -> Iterator[Callable[..., Store]]:
 def run(store: Store) -> str:
     """The id of a run in the store."""
     return new_run(store)
-
-
-def new_run(store: Store, name: str = "first", *, project: str = "project", experiment: str = "experiment") -> str:
-    """Makes (or meets) a run with what lies above it, and returns its id."""
-    above = store.create("project", None, project)
-    above = store.create("experiment", above.id, experiment)
-    return store.create("run", above.id, name).id

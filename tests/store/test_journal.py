@@ -116,7 +116,9 @@ def test_threads_share_one_journal_without_mixing_lines(writer: JournalWriter, t
     part = read_journal(str(path_of(writer, tmp_path)), Position())
     assert not part.damages and len(part.lines) == 801
     for number in range(8):
-        assert [next(iter(r["v"])) for r in part.lines[1:] if r["s"] == f"thread {number}"] == list(map(str, range(100)))
+        assert [next(iter(r["v"])) for r in part.lines[1:] if r["s"] == f"thread {number}"] == list(
+            map(str, range(100))
+        )
     times = [record["h"] for record in part.lines[1:]]
     assert times == sorted(set(times))
 
@@ -281,7 +283,9 @@ def check_single_damage(values: list[Any], is_sealed: bool, where: int, change: 
         assert not part.position.is_sealed, "what has no good footer counts as damaged, under a sealed name"
     elif not is_torn:
         assert part.damages
-        assert part.damages[0].offset == sum(len(x) for x in bytes_of(values, is_sealed=is_sealed).splitlines(True)[:number])
+        assert part.damages[0].offset == sum(
+            len(x) for x in bytes_of(values, is_sealed=is_sealed).splitlines(True)[:number]
+        )
     if is_sealed and part.position.is_sealed:
         full = parse_journal(bytes(whole), Position(), "x")
         journal._check_footer(bytes(whole), full, "x")

@@ -254,7 +254,9 @@ def test_names_that_another_system_takes_for_one_are_stored_with_a_warning(
     assert look(store.path_of("tree", ref.digest, "")) == look(source)
 
 
-@pytest.mark.parametrize("name", ["CON", "aux.txt", "a:b", "dot.", "space ", "back\\slash", "tab\t", "q?", "nul.tar.gz"])
+@pytest.mark.parametrize(
+    "name", ["CON", "aux.txt", "a:b", "dot.", "space ", "back\\slash", "tab\t", "q?", "nul.tar.gz"]
+)
 def test_names_that_are_illegal_on_windows_are_stored_with_a_warning(store: Store, tmp_path: Path, name: str) -> None:
     source = make(tmp_path / "source", {"sub": {name: b"x"}})
     with pytest.warns(UserWarning, match="not a legal name on Windows"):
@@ -262,7 +264,9 @@ def test_names_that_are_illegal_on_windows_are_stored_with_a_warning(store: Stor
     assert look(store.path_of("tree", ref.digest, "")) == {"sub": {name: b"x"}}
 
 
-@pytest.mark.parametrize("name", ["..\\..\\x", "%2e%2e%2f", "-rf", "~", "\u202egnp.exe", "a\nb", "x" * 255, "#", "$(id)"])
+@pytest.mark.parametrize(
+    "name", ["..\\..\\x", "%2e%2e%2f", "-rf", "~", "\u202egnp.exe", "a\nb", "x" * 255, "#", "$(id)"]
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_names_that_look_like_attacks_are_names_and_nothing_else(store: Store, tmp_path: Path, name: str) -> None:
     outside = {path for path in tmp_path.rglob("*") if not path.is_relative_to(store.root)}
@@ -284,7 +288,9 @@ def test_a_store_on_a_drive_without_case_refuses_twins(tmp_path: Path) -> None:
         trees.put_tree(str(make(tmp_path / "source", {"A": b"1", "a": b"2"})))
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "missing", "a folder", "a link", "no manifest", "manifest", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["flipped", "cut", "missing", "a folder", "a link", "no manifest", "manifest", "gone"]
+)
 def test_a_damaged_tree_is_refused_and_repaired_by_the_next_put(store: Store, tmp_path: Path, damage: str) -> None:
     source = make(tmp_path / "source", {"sub": {"weights": b"7" * LARGE, "small": b"abc"}})
     ref = store.put_tree(source)

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 def _store(options: argparse.Namespace) -> Store:
     path, _ = config.choose_store(options.store)
-    return open_store(path, config.cache_dir(), durability=config.choose_durability())
+    store = open_store(path, config.cache_dir(), durability=config.choose_durability())
+    for note in store.notes:
+        print(f"note: {note}", file=sys.stderr)
+    store.notes.clear()  # a command may ask for its store twice
+    return store
 
 
 def _row(store: Store, word: str) -> EntityRow:
@@ -68,10 +72,21 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def init(options: argparse.Namespace) -> int:
-    """`verta-local init [PATH]`"""
+    """`verta-local init [PATH] [--shared]`"""
     path = os.path.abspath(options.store or options.path)
-    store = open_store(path, config.cache_dir(), create=True)
+    store = open_store(path, config.cache_dir(), create=True, sharing=options.shared)
     print(f"{'made a store in' if store.was_created else 'there is a store already in'} {store.root}")
+    if options.shared == "user":
+        return 0
+    if store.sharing != options.shared:
+        raise ValueError(
+            f"it is a store for {store.sharing!r} and not for {options.shared!r}, which is decided when a store is "
+            "made; make another one in a new folder"
+        )
+    from .doctor import describe_sharing  # noqa: PLC0415 - start-up time
+
+    for line in describe_sharing(store):
+        print(line)
     return 0
 
 
@@ -217,7 +232,7 @@ def show(options: argparse.Namespace) -> int:
         return 0
     print(f"run          {plain(run.name)}\nid           {run.id}")
     print(f"in           {plain(project.name)} / {plain(experiment.name)}")
-    print(f"created      {show_time(run.get_date_created())}")
+    print(f"created      {show_time(run.get_date_created())} by {plain(str(run.author))}")
     if tags:
         print(f"tags         {', '.join(map(plain, tags))}")
     for name in (HYPERPARAMETERS, METRICS, ATTRIBUTES):

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from .._version import __version__
-from . import commands
+from . import commands, doctor, maintenance
 
 _EPILOG = """\
 RUN is a run's id, the beginning of one, or a name that only one run has.
@@ -44,8 +44,16 @@ def make_parser() -> argparse.ArgumentParser:
         return command
 
     add("demo", commands.demo, "train, log, deploy and query a small search model, offline", "verta-local demo")
-    init = add("init", commands.init, "make a store", "verta-local init .verta_local")
+    init = add("init", commands.init, "make a store", "verta-local init /mnt/team/store --shared")
     init.add_argument("path", nargs="?", default=".verta_local", help="the new folder (.verta_local)")
+    init.add_argument(
+        "--shared",
+        nargs="?",
+        choices=("user", "group", "all"),
+        const="group",
+        default="user",
+        help="for a team: everybody of the folder's group may use it (group), or everybody (all)",
+    )
 
     serve = add(
         "serve", commands.serve, "serve the models of runs in the foreground, until Ctrl-C", "verta-local serve RUN"
@@ -102,6 +110,37 @@ def make_parser() -> argparse.ArgumentParser:
     verify = add("verify", commands.verify, "look for damage in the store; change nothing", "verta-local verify --deep")
     verify.add_argument("--deep", action="store_true", help="hash every stored byte again")
     verify.add_argument("--json", action="store_true", help="for programs")
+
+    gc = add(
+        "gc",
+        maintenance.gc,
+        "move what no run names any more to the trash, and delete what has waited there",
+        "verta-local gc --dry-run",
+    )
+    gc.add_argument("--dry-run", action="store_true", help="only say what would go, and whose it was")
+    gc.add_argument(
+        "--grace", type=maintenance.duration_s, default=None, metavar="TIME", help="what is younger stays (14d)"
+    )
+    gc.add_argument(
+        "--i-am-alone",
+        action="store_true",
+        help="nobody else uses this store: allows a grace below 24h; with --grace 0 all goes at once",
+    )
+    gc.add_argument("--json", action="store_true", help="for programs")
+
+    conflicts = add(
+        "conflicts", doctor.conflicts, "list the values that lost against another writer's", "verta-local conflicts"
+    )
+    conflicts.add_argument("--json", action="store_true", help="for programs")
+
+    check_up = add(
+        "doctor",
+        doctor.doctor,
+        "say what a store's drive can do, and where its index is",
+        "verta-local doctor /mnt/team/store",
+    )
+    check_up.add_argument("path", nargs="?", default=None, help="a store, or a folder that might become one")
+    check_up.add_argument("--json", action="store_true", help="for programs")
 
     query = add(
         "query",

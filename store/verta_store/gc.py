@@ -1,0 +1,626 @@
+"""Garbage collection beside writers on any number of hosts; no lock has to be trusted.
+
+The protocol, and why it holds, is in `store/README.md`, sections "Leases" and "Garbage collection". In short: what no
+journal and no lease names, and what is older than the grace and than every writer's lease, is renamed into the trash;
+a later collection looks again, puts back what is named by then and deletes the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from . import digest as digests
+from . import drive, files, ids, leases, trash, tree
+from .collected import Amount, Measure, Report, Share, Waiting, files_in
+from .errors import CollectionRefused
+from .roots import RootReader
+from .store import Store
+from .trash import FOLDER as TRASH
+from .trash import Part, parse_name
+
+DAY_S = 24 * 3600.0
+DEFAULT_GRACE_S = 14 * DAY_S
+
+_NS = 10**9
+_BATCH = re.compile(r"[0-9]{8}t[0-9]{6}-[0-9a-f]{8}")
+_BEGUN = "begun-"  # and what counted as old then, in ns; empty files, because a disk may be full
+_ENDED = "ended"  # its time is when the first sweep ended: from then the batch waits
+_DOOMED = "doomed-"  # nothing in the trash under such a name is looked for any more
+_TURN = "collector.json"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The times of the protocol, in seconds, and the clock: what a test replaces. Nobody else does."""
+
+    minimum_grace_s: float = DAY_S
+    trash_wait_s: float = DAY_S
+    silent_s: float = 600.0  # a process that is alive touches its lease every 60 s
+    turn_s: float = 3600.0
+    clock: Callable[[int], int] = field(default=lambda drive_ns: drive_ns)
+
+
+def collect(
+    store: Store,
+    *,
+    grace_s: float = DEFAULT_GRACE_S,
+    is_alone: bool = False,
+    is_dry_run: bool = False,
+    rules: Rules | None = None,
+) -> Report:
+    """Moves garbage to the trash, and deletes what has waited there for 24 hours and is garbage still.
+
+    Args:
+        grace_s: what is younger stays; at least 24 hours, unless `is_alone`.
+        is_alone: the caller's word that nobody else uses the store. With `grace_s=0` all is deleted at once.
+        is_dry_run: only says what would go.
+
+    Raises:
+        ValueError: a grace below 24 hours without `is_alone`, or below 0.
+        CollectionRefused: a journal is damaged or cannot be read; somebody is at work although `is_alone`; another
+            collection is running. Nothing was touched.
+        StoreWriteError: the drive refused; the next collection goes on from there.
+    """
+    rules = rules or Rules()
+    if not grace_s >= 0 or (grace_s < rules.minimum_grace_s and not is_alone):
+        raise ValueError(
+            f"the grace is at least {rules.minimum_grace_s / 3600:g} hours, not {grace_s / 3600:g}: a shorter one can "
+            "take what another host is about to name; with --i-am-alone it may be 0"
+        )
+    collection = _Collection(store, grace_s, is_alone, is_dry_run, rules)
+    if is_dry_run:
+        return collection.run()
+    turn = _Turn(store, collection)
+    with files.writing("into the trash", os.path.join(store.root, TRASH)):
+        turn.take()
+        try:
+            return collection.run()
+        finally:
+            turn.give_back()
+
+
+class _Turn:
+    """A file that keeps a second collection from doing the same work. A courtesy: two at once lose nothing."""
+
+    def __init__(self, store: Store, collection: _Collection) -> None:
+        self._store = store
+        self._path = os.path.join(store.root, leases.FOLDER, _TURN)
+        self._collection = collection
+
+    def take(self) -> None:
+        about = {"user": ids.user_name(), "host": ids.host_name(), "pid": os.getpid(), "machine": leases.this_machine()}
+        for _ in range(3):
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY | files.O_CLOEXEC
+                files.make_folder(os.path.dirname(self._path), self._store.root)
+                descriptor = os.open(self._path, flags, drive.of(self._store.root).modes.record)
+            except FileExistsError:
+                self._remove_stale()
+                continue
+            try:
+                files.write_all(descriptor, json.dumps(about).encode("ascii"))
+            except OSError:
+                pass  # a full disk; an empty file says as much, only not whose it is
+            finally:
+                os.close(descriptor)
+            return
+
+    def _remove_stale(self) -> None:
+        rules = self._collection.rules
+        try:
+            with open(self._path, "rb") as file:
+                touched_ns = os.fstat(file.fileno()).st_mtime_ns
+                text = file.read()
+        except FileNotFoundError:
+            return
+        try:
+            found = json.loads(text)
+            owner = leases.Lease("", "", found["machine"], found["pid"], 0, touched_ns)
+            who = f"{found['user']} on {found['host']}, process {found['pid']}"
+        except (ValueError, KeyError, TypeError):
+            owner, who = leases.Lease("", "", "", 0, 0, touched_ns), "somebody"
+        now_ns = self._collection.drive_now_ns()
+        # A process of this machine that lives may also hang: after an hour without a sign its turn is over too.
+        if owner.is_alive(now_ns, int(rules.turn_s * _NS)) and now_ns - touched_ns <= rules.turn_s * _NS:
+            raise CollectionRefused(
+                f"another garbage collection of this store is running ({who}); wait for it, "
+                f"or delete {self._path} if that is not so",
+                path=self._path,
+            )
+        files.remove_file(self._path)
+
+    def give_back(self) -> None:
+        files.remove_file(self._path)  # one that stays is stale in an hour
+
+
+@dataclass
+class _Candidate:
+    """A blob or tree in its place. The time of a tree is its manifest's, which nobody else has a reason to touch."""
+
+    digest: str
+    kind: str
+    parts: list[Part]
+    time_ns: int
+    amount: Amount = field(default_factory=Amount)
+
+
+class _Collection:
+    """One run of the protocol."""
+
+    def __init__(self, store: Store, grace_s: float, is_alone: bool, is_dry_run: bool, rules: Rules) -> None:
+        self._store = store
+        self._root = store.root
+        self._drive = drive.of(store.root)
+        self._grace_ns = int(grace_s * _NS)
+        self._is_alone = is_alone
+        self._is_dry_run = is_dry_run
+        self.rules = rules
+        self._wait_ns = 0 if is_alone and grace_s == 0 else int(rules.trash_wait_s * _NS)
+        self._report = Report(is_dry_run, grace_s)
+        self._reader = RootReader(self._root)
+        self._batch = ""  # the folder of what this run moves
+        self._now_ns = 0
+        self._cutoff_ns = 0
+        self._kept: set[str] = set()  # digests that are named by a journal, a lease or a tree that is
+
+    def run(self) -> Report:
+        """The steps in their order; each may be the last one of a process that is killed."""
+        self._store.flush()
+        self._store.leases.advance()
+        self._now_ns = self.drive_now_ns()
+        self._report.now_ms = self._now_ns // 10**6
+        # Leases before journals: a writer that gave its lease back has written its records before.
+        living, dead = self._judge_leases()
+        writers_ns = [lease.since_ns for lease in living if lease.kind == leases.WRITER]
+        self._cutoff_ns = min([self._now_ns - self._grace_ns, *writers_ns])
+        self._read_journals()
+        self._sweep_writers(dead)
+        # A writer that slept, was taken for dead and wakes up looks for its lease before it names anything: what it
+        # named while it had one is in the journals by now.
+        self._mark()
+        if not self._is_dry_run:
+            # What gives space back comes before what needs some: a full disk is a reason to collect.
+            self._sweep_temporary(living)
+            self._second_sweep()
+        candidates = self._candidates()
+        self._share_out(candidates)
+        if not self._is_dry_run:
+            for candidate in candidates:
+                self._move(candidate)
+            self._look_again()
+            self._sweep_names()
+            if not self._wait_ns:
+                self._second_sweep()
+            self._remove_if_empty(self._batch)
+        self._look_at_trash()
+        return self._report
+
+    def drive_now_ns(self) -> int:
+        """The drive's clock: the time that it gives to a file made now."""
+        folder = os.path.join(self._root, "tmp")
+        files.make_folder(folder, self._root)
+        path = os.path.join(folder, f"clock-{ids.random_hex(16)}")
+        with open(path, "xb"):
+            pass
+        now_ns = os.stat(path).st_mtime_ns
+        os.unlink(path)
+        return self.rules.clock(now_ns)
+
+    # -- who is at work, and what is named -------------------------------------------------------------------------
+
+    def _judge_leases(self) -> tuple[list[leases.Lease], list[leases.Lease]]:
+        """(living, dead) leases."""
+        living, dead = [], []
+        for lease in leases.read_leases(self._root):
+            is_own = lease.name == self._store.leases.name
+            if not is_own and not lease.is_alive(self._now_ns, self._silence_ns()):
+                dead.append(lease)
+                continue
+            if self._is_alone and not is_own and lease.kind == leases.WRITER:
+                raise CollectionRefused(
+                    f"you are not alone: {lease.owner} is working with this store; end it first", path=lease.path
+                )
+            living.append(lease)
+        return living, dead
+
+    def _silence_ns(self) -> int:
+        """How long a process of another machine may give no sign and count as living."""
+        return int(self.rules.silent_s * _NS) if self._is_alone else self._grace_ns
+
+    def _read_journals(self) -> None:
+        problems = self._reader.catch_up()
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise CollectionRefused(
+                f"nothing is collected while a journal is damaged, because what it named is not known: {problems[0]}"
+                f"{more}; look with: verta-local verify"
+            )
+
+    def _mark(self) -> None:
+        """Finds out what is named, by the newest of the journals and leases."""
+        self._read_journals()
+        roots = self._reader.roots
+        for path in files_in(os.path.join(self._root, "claims")):
+            with open(path, "rb") as file:
+                roots.add_text(file.read())
+        kept = roots.living(self._report.now_ms)
+        for lease in leases.read_leases(self._root):
+            kept |= lease.digests
+        # The large files of a tree are objects as well: they cost nothing, and the next tree like it finds them.
+        for digest in list(kept):
+            kept.update(self._blobs_of(digest))
+        self._kept = kept
+
+    def _blobs_of(self, digest: str) -> Iterator[str]:
+        """The digests of a tree's files; none for a blob, or a manifest that cannot be read."""
+        part = Part("tree", digest, True)
+        try:
+            with open(part.home(self._root), "rb") as file:
+                data = file.read()
+        except OSError:
+            return
+        try:
+            if digests.digest_of_bytes(data) == digest:
+                yield from (entry.digest for entry in tree.read_manifest(data) if entry.digest)
+        except ValueError:
+            return  # the tree has bytes of its own
+
+    def _candidates(self) -> list[_Candidate]:
+        """What nothing names and what is old enough."""
+        found: list[_Candidate] = []
+        young = Measure()
+        for candidate in self._objects():
+            if candidate.digest in self._kept:
+                continue
+            if candidate.time_ns < self._cutoff_ns:
+                found.append(candidate)
+            else:
+                self._report.kept.add(young.of(self._paths(candidate)))
+        return found
+
+    def _objects(self) -> Iterator[_Candidate]:
+        for kind, top in (("blob", "objects"), ("tree", "trees")):
+            for shard, names in self._shards(top):
+                for rest in sorted({name.removesuffix(".manifest") for name in names}):
+                    digest = f"{digests.ALGORITHM}:{shard}{rest}"
+                    parts = [Part(kind, digest), Part(kind, digest, True)]
+                    parts = [part for part in parts if os.path.basename(part.home(self._root)) in names]
+                    try:
+                        time_ns = os.lstat(parts[-1].home(self._root)).st_mtime_ns
+                    except OSError:
+                        continue  # another collection was faster
+                    yield _Candidate(digest, kind, parts, time_ns)
+
+    def _shards(self, top: str) -> Iterator[tuple[str, set[str]]]:
+        """(two digits, names that are a digest's) of each shard folder."""
+        base = os.path.join(self._root, top, digests.ALGORITHM)
+        for shard in sorted(_list(base)):
+            names = {name for name in _list(os.path.join(base, shard)) if _is_digest(shard, name, top)}
+            if names:
+                yield shard, names
+
+    def _paths(self, candidate: _Candidate) -> list[str]:
+        paths = [part.home(self._root) for part in candidate.parts]
+        if candidate.kind == "blob":
+            paths.append(os.path.join(self._root, "names", digests.shard(candidate.digest)))
+        return paths
+
+    def _share_out(self, candidates: list[_Candidate]) -> None:
+        """Measures, and says whose the garbage was: the run's that named an object last, else nobody's."""
+        owners: dict[str, tuple[str, str]] = {}
+        for naming in self._reader.roots.namings(self._report.now_ms):
+            owners[naming.digest] = (naming.entity, naming.reason)
+        for candidate in candidates:
+            if candidate.kind == "tree" and candidate.digest in owners:
+                for digest in self._blobs_of(candidate.digest):
+                    owners.setdefault(digest, owners[candidate.digest])
+        shares: dict[tuple[str, str], Share] = {}
+        measure = Measure()
+        for candidate in candidates:
+            candidate.amount = measure.of(self._paths(candidate))
+            entity, reason = owners.get(candidate.digest, ("", "never logged"))
+            name = self._reader.roots.names.get(entity, entity)
+            shares.setdefault((entity, reason), Share(name, entity, reason)).amount.add(candidate.amount)
+            if self._is_dry_run:
+                self._report.trashed.add(candidate.amount)
+        self._report.shares = sorted(shares.values(), key=lambda share: -share.amount.size_bytes)
+
+    # -- the first sweep -------------------------------------------------------------------------------------------
+
+    def _own_batch(self) -> str:
+        """The folder in the trash for what this run moves; it says from the start what counted as old."""
+        if not self._batch:
+            name = f"{ids.utc_stamp(self._report.now_ms)}-{ids.random_hex(8)}"
+            batch = os.path.join(self._root, TRASH, name)
+            files.make_folder(batch, self._root)
+            _create(os.path.join(batch, f"{_BEGUN}{self._cutoff_ns}"))
+            self._batch = batch
+        return self._batch
+
+    def _move(self, candidate: _Candidate) -> None:
+        """Renames one object into the trash, and back when a writer met it in that moment."""
+        batch = self._own_batch()
+        is_moved = False
+        # The folder of a tree before its manifest: see `Trees`, which freshens the manifest before it looks for the
+        # folder. So either it finds no folder, or we find its freshened manifest below.
+        for part in candidate.parts:
+            home = part.home(self._root)
+            if self._rename(home, os.path.join(batch, part.name)):
+                is_moved = True
+            elif os.path.lexists(home):
+                break  # a folder that may not be moved keeps its manifest
+        if is_moved and self._is_fresh(candidate.digest, candidate.kind, batch, self._cutoff_ns):
+            self._put_back(candidate.digest, candidate.kind, batch)
+        elif is_moved:
+            self._report.trashed.add(candidate.amount)
+
+    def _is_fresh(self, digest: str, kind: str, batch: str, cutoff_ns: int) -> bool:
+        """Whether a writer has met an object since it was found old, be it in the trash or in its place."""
+        part = Part(kind, digest, kind == "tree")
+        for path in (os.path.join(batch, part.name), part.home(self._root)):
+            try:
+                if os.lstat(path).st_mtime_ns >= cutoff_ns:
+                    return True
+            except OSError:
+                continue
+        return False
+
+    def _put_back(self, digest: str, kind: str, batch: str) -> None:
+        """Renames an object back to its place, the manifest of a tree first; what is there already is left there."""
+        is_back = False
+        for part in ([Part(kind, digest, True)] if kind == "tree" else []) + [Part(kind, digest)]:
+            home, path = part.home(self._root), os.path.join(batch, part.name)
+            if os.path.lexists(path) and not os.path.lexists(home):
+                files.make_folder(os.path.dirname(home), self._root)
+                is_back = self._rename(path, home) or is_back
+        self._report.put_back_count += is_back
+
+    def _rename(self, path: str, target: str) -> bool:
+        try:
+            self._drive.rename(path, target)
+            return True
+        except FileNotFoundError:
+            return False  # another collection, or a reader who brought it back, was faster
+        except OSError as error:
+            if not os.path.lexists(target):
+                self._report.notes.append(f"{path} could not be moved: {error.strerror}")
+            return False
+
+    def _look_again(self) -> None:
+        """After the first sweep: what was named, or taken for serving, meanwhile comes back at once."""
+        if self._batch:
+            self._mark()
+            for digest, kind in _objects_of(self._batch):
+                if digest in self._kept:
+                    self._put_back(digest, kind, self._batch)
+            _create(os.path.join(self._batch, _ENDED))
+
+    # -- the second sweep ------------------------------------------------------------------------------------------
+
+    def _second_sweep(self) -> None:
+        """Puts back what is named again, and deletes what has waited long enough."""
+        top = os.path.join(self._root, TRASH)
+        for name in _list(top):
+            if name.startswith(drive.POKE):
+                continue  # somebody is looking at this very moment
+            if not _BATCH.fullmatch(name):  # damaged copies that a good one has replaced
+                self._rename(os.path.join(top, name), os.path.join(self._own_batch(), f"other-{name}"))
+        now_ns = self.drive_now_ns()
+        is_synced = False
+        for name in sorted(_list(top)):
+            batch = os.path.join(top, name)
+            is_due = self._due_ns(batch) <= now_ns
+            if is_due and not is_synced:
+                # A deletion must not outlive, in a power cut, the record that made it right.
+                self._sync_journals()
+                is_synced = True
+            self._sweep_batch(batch, is_due)
+
+    def _due_ns(self, batch: str) -> int:
+        """When a batch may be deleted; one whose sweep was killed begins to wait now."""
+        path = os.path.join(batch, _ENDED)
+        if batch != self._batch:
+            _create(path)
+        try:
+            return os.stat(path).st_mtime_ns + self._wait_ns
+        except FileNotFoundError:
+            return 1 << 63  # our own, which is still being filled; or another collection has just emptied it
+
+    def _sweep_batch(self, batch: str, is_due: bool) -> None:
+        cutoff_ns = _cutoff_of(batch)
+        for digest, kind in _objects_of(batch):
+            if digest in self._kept or self._is_fresh(digest, kind, batch, cutoff_ns):
+                self._put_back(digest, kind, batch)
+                if not self._is_home(kind, digest):
+                    continue  # it cannot be put back: it stays where readers find it
+            if is_due:
+                self._delete_object(digest, kind, batch)
+        for name in _list(batch):
+            path = os.path.join(batch, name)
+            if name.startswith(_DOOMED):
+                self._report.freed.add(_delete(path))
+            elif is_due and name.startswith("other-"):
+                self._doom(path)
+        if batch != self._batch:
+            self._remove_if_empty(batch)
+
+    def _remove_if_empty(self, batch: str) -> None:
+        names = sorted(_list(batch), reverse=True) if batch else []
+        if names and all(name == _ENDED or name.startswith((_BEGUN, drive.POKE)) for name in names):
+            # Last `begun`: without it all that another collection may yet move here is put back.
+            for name in names:
+                files.remove_file(os.path.join(batch, name))
+            try:
+                os.rmdir(batch)
+            except OSError:
+                pass  # another collection uses it
+
+    def _is_home(self, kind: str, digest: str) -> bool:
+        parts = [Part(kind, digest), Part(kind, digest, kind == "tree")]
+        return all(os.path.lexists(part.home(self._root)) for part in parts)
+
+    def _delete_object(self, digest: str, kind: str, batch: str) -> None:
+        """Deletes what of an object is in the batch; its names too, if this was the object and no copy of it."""
+        is_copy = self._is_home(kind, digest)
+        for part in [Part(kind, digest), Part(kind, digest, True)]:
+            path = os.path.join(batch, part.name)
+            if os.path.lexists(path):
+                self._doom(path)
+        if not is_copy:
+            self._report.freed.object_count += 1
+            if kind == "blob":
+                self._delete_names(digest)
+
+    def _doom(self, path: str) -> None:
+        """Deletes for good. The rename first: a reader can bring back all of a folder, or nothing of it."""
+        doomed = os.path.join(os.path.dirname(path), f"{_DOOMED}{ids.random_hex(16)}")
+        if self._rename(path, doomed):
+            self._report.freed.add(_delete(doomed))
+
+    def _sync_journals(self) -> None:
+        for path in self._reader.open_paths:
+            try:
+                descriptor = os.open(path, os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC)
+            except OSError:
+                continue  # sealed meanwhile, which synced it
+            try:
+                files.sync_file(descriptor)
+            finally:
+                os.close(descriptor)
+
+    # -- what is derived, and what the dead left -------------------------------------------------------------------
+
+    def _delete_names(self, digest: str) -> None:
+        folder = os.path.join(self._root, "names", digests.shard(digest))
+        if not os.path.lexists(folder):
+            return
+        doomed = os.path.join(self._own_batch(), f"{_DOOMED}{ids.random_hex(16)}")
+        if self._rename(folder, doomed):
+            if self._is_home("blob", digest) and self._rename(doomed, folder):
+                return  # stored again in this moment, and named again
+            self._report.freed.add(_delete(doomed))
+
+    def _sweep_names(self) -> None:
+        """Names of blobs that are gone: those that a collection left which was killed."""
+        for shard, rests in self._shards("names"):
+            for rest in rests:
+                digest = f"{digests.ALGORITHM}:{shard}{rest}"
+                folder = os.path.join(self._root, "names", digests.shard(digest))
+                if digest not in self._kept and self._is_old(folder, self._cutoff_ns) and self._is_nowhere(digest):
+                    self._delete_names(digest)
+
+    def _is_old(self, path: str, cutoff_ns: int) -> bool:
+        try:
+            return os.lstat(path).st_mtime_ns < cutoff_ns
+        except OSError:
+            return False
+
+    def _is_nowhere(self, digest: str) -> bool:
+        part = Part("blob", digest)
+        return not os.path.lexists(part.home(self._root)) and trash.find(self._root, part) is None
+
+    def _sweep_writers(self, dead: list[leases.Lease]) -> None:
+        """Takes away the folder in `tmp/` and then the lease of each process that is gone."""
+        for lease in dead:
+            folder = os.path.join(self._root, "tmp", lease.name)
+            self._report.ended_writers.append(lease.owner)
+            if self._is_dry_run:
+                if os.path.lexists(folder):
+                    self._report.freed.add(Measure().of([folder]))
+                continue
+            self._doom(folder)
+            files.remove_file(lease.path)
+
+    def _sweep_temporary(self, living: list[leases.Lease]) -> None:
+        """What lies in `tmp/` without a lease: of earlier versions, and of a crash between two steps."""
+        # Their names first, so that a folder made since then is not taken for one without.
+        top = os.path.join(self._root, "tmp")
+        found = _list(top)
+        leased = {lease.name for lease in (*living, *leases.read_leases(self._root))} | {self._store.leases.name}
+        for name in found:
+            path = os.path.join(top, name)
+            if name.startswith(_DOOMED):
+                self._report.freed.add(_delete(path))
+            elif name not in leased and self._is_old(path, self._now_ns - self._silence_ns()):
+                self._doom(path)
+
+    # -- the report ------------------------------------------------------------------------------------------------
+
+    def _look_at_trash(self) -> None:
+        """Lists what waits; in a dry run, counts what would be deleted."""
+        top = os.path.join(self._root, TRASH)
+        for name in sorted(_list(top)):
+            batch = os.path.join(top, name)
+            measure = Measure()
+            amount = Amount()
+            for digest, kind in _objects_of(batch):
+                if digest not in self._kept:
+                    paths = [os.path.join(batch, Part(kind, digest, each).name) for each in (False, True)]
+                    paths.append(os.path.join(self._root, "names", digests.shard(digest)))
+                    amount.add(measure.of(paths))
+            if not amount.object_count:
+                continue
+            try:
+                due_ns = os.stat(os.path.join(batch, _ENDED)).st_mtime_ns + self._wait_ns
+            except OSError:
+                due_ns = self._now_ns + self._wait_ns  # the sweep was killed: it waits from the next one on
+            if self._is_dry_run and due_ns <= self._now_ns:
+                self._report.freed.add(amount)
+            else:
+                self._report.waiting.append(Waiting(name, amount, due_ns // 10**6))
+
+
+def _is_digest(shard: str, name: str, top: str) -> bool:
+    rest = name.removesuffix(".manifest") if top == "trees" else name
+    return re.fullmatch(r"[0-9a-f]{64}", shard + rest) is not None and len(shard) == 2
+
+
+def _objects_of(batch: str) -> list[tuple[str, str]]:
+    """(digest, kind) of what a batch in the trash holds, whole or in part."""
+    parts = [part for part in map(parse_name, sorted(_list(batch))) if part is not None]
+    return list(dict.fromkeys((part.digest, part.kind) for part in parts))
+
+
+def _cutoff_of(batch: str) -> int:
+    """What counted as old when the batch was begun; 0, so that all counts as met, when that is not known."""
+    for name in _list(batch):
+        if name.startswith(_BEGUN) and name[len(_BEGUN) :].isdigit():
+            return int(name[len(_BEGUN) :])
+    return 0
+
+
+def _create(path: str) -> None:
+    try:
+        with open(path, "xb"):
+            pass
+    except (FileExistsError, FileNotFoundError):
+        pass
+
+
+def _list(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _delete(path: str) -> Amount:
+    """Deletes a file or folder. Returns how many files went and what the device got back."""
+    amount = Amount()
+    for file in list(files_in(path)):
+        try:
+            found = os.lstat(file)
+        except OSError:
+            continue
+        files.remove_file(file)
+        if os.path.lexists(file):
+            continue  # the next collection tries again
+        amount.file_count += 1
+        if found.st_nlink <= 1:
+            amount.size_bytes += found.st_size
+    files.remove_folder(path)
+    return amount

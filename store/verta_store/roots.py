@@ -1,0 +1,244 @@
+"""Which objects the journals still name, and which they named once: the one rule for collection and verification.
+
+Decided from the records alone, never from the index. A thing that is dead stays dead, whatever arrives later; the
+rules are in `store/README.md`, section "Garbage collection".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import digest as digests
+from . import ids, journal, records
+
+DELETED = "deleted"
+OVERWRITTEN = "overwritten"
+DROPPED = "dropped"
+
+_DIGEST = re.compile(rf"{digests.ALGORITHM}:[0-9a-f]{{64}}")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """That a record named an object. `reason` says why it no longer counts, '' while it does."""
+
+    digest: str
+    entity: str
+    key: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Value:
+    """One value of one key, as one record gave it."""
+
+    seen: int | None  # of an overwrite: the time of the newest value that its writer knew
+    time: int
+    writer: str
+    digests: tuple[str, ...]
+
+
+@dataclass
+class Roots:
+    """Takes in records, in any order, and says what they name."""
+
+    names: dict[str, str] = field(default_factory=dict)  # entity -> its name, for the eye
+    _parents: dict[str, str] = field(default_factory=dict)
+    _deletes: dict[str, int] = field(default_factory=dict)  # entity -> time of the earliest tombstone
+    _values: dict[tuple[str, str], list[_Value]] = field(default_factory=dict)  # (entity, artifact key)
+    _drops: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    _mentions: dict[str, set[str]] = field(default_factory=dict)  # entity ('' for none) -> digests
+
+    def add(self, writer: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Takes in records of the journal with the stem `writer`."""
+        for record in lines:
+            kind = record["k"]
+            if kind == records.PUT:
+                self._add_values(writer, record)
+            elif kind == records.ENTITY:
+                self.names.setdefault(record["e"], record["name"])
+                if record.get("parent"):
+                    self._parents[record["e"]] = record["parent"]
+            elif kind == records.DELETE:
+                entity, time = record["e"], record["h"]
+                self._deletes[entity] = min(time, self._deletes.get(entity, time))
+            elif kind == records.DROP:
+                if record["s"] == records.ARTIFACTS:
+                    for key in record["v"]:
+                        self._drops.setdefault((record["e"], key), []).append(record["h"])
+            elif kind not in _NAME_NOTHING:
+                # Of a later version: what it names stays, whatever it means by it.
+                self._mention("", record)
+
+    def add_text(self, data: bytes) -> None:
+        """Takes in every digest in something that is not a record; they stay."""
+        for found in re.findall(_DIGEST.pattern.encode("ascii"), data):
+            self._mentions.setdefault("", set()).add(found.decode("ascii"))
+
+    def namings(self, now_ms: int) -> Iterator[Naming]:
+        """Every naming of an object, with why it no longer counts. `now_ms` is the drive's clock.
+
+        Deletions, droppings and overwrites from more than 24 h in the future are in quarantine: they do not count
+        yet, though what they name does.
+        """
+        limit = (now_ms + ids.FUTURE_LIMIT_MS) << ids.CLOCK_BITS
+        deleted = self._deleted(limit)
+        for entity, found in self._mentions.items():
+            reason = DELETED if entity in deleted else ""
+            for digest in found:
+                yield Naming(digest, entity, "", reason)
+        for (entity, key), values in self._values.items():
+            dropped_at = max((time for time in self._drops.get((entity, key), ()) if time <= limit), default=0)
+            known_until, own = _overwrites(value for value in values if value.time <= limit)
+            for value in values:
+                reason = ""
+                if entity in deleted:
+                    reason = DELETED
+                elif value.time <= dropped_at:
+                    reason = DROPPED
+                elif value.time <= known_until or value.time < own.get(value.writer, 0):
+                    reason = OVERWRITTEN
+                for digest in value.digests:
+                    yield Naming(digest, entity, key, reason)
+
+    def living(self, now_ms: int) -> set[str]:
+        """The digests that the records name now: of living runs, and of what lost a conflict."""
+        return {naming.digest for naming in self.namings(now_ms) if not naming.reason}
+
+    def _add_values(self, writer: str, record: Mapping[str, Any]) -> None:
+        entity = record["e"]
+        for section, entries in ((record["s"], record["v"]), *record.get("and", {}).items()):
+            if section == records.ARTIFACTS:
+                for key, value in entries.items():
+                    found = _Value(record.get("o"), record["h"], writer, tuple(digests_in(value)))
+                    self._values.setdefault((entity, key), []).append(found)
+                continue
+            if section == records.FIELDS and isinstance(entries.get("name"), str):
+                self.names[entity] = entries["name"]
+            for value in entries.values():
+                if not isinstance(value, (int, float)):
+                    self._mention(entity, value)
+
+    def _mention(self, entity: str, value: Any) -> None:
+        for digest in digests_in(value):
+            self._mentions.setdefault(entity, set()).add(digest)
+
+    def _deleted(self, limit: int) -> set[str]:
+        """The entities that have a tombstone, or lie below one that has."""
+        state = {entity: True for entity, time in self._deletes.items() if time <= limit}
+        for entity in self._parents:
+            path = []
+            above: str | None = entity
+            while above is not None and above not in state:
+                path.append(above)
+                state[above] = False  # also ends a circle, which only damage could make
+                above = self._parents.get(above)
+            if above is not None and state[above]:
+                state.update(dict.fromkeys(path, True))
+        return {entity for entity, is_deleted in state.items() if is_deleted}
+
+
+# Kinds whose fields cannot name an object.
+_NAME_NOTHING = (records.JOURNAL, records.SEAL, records.POINTS, records.TAG, records.UNTAG)
+
+
+def _overwrites(values: Iterable[_Value]) -> tuple[int, dict[str, int]]:
+    """What the overwrites of a key took the place of, rather than only won against.
+
+    Returns:
+        The time up to which some overwrite's writer knew the key's values, and of each writer the time of the last
+        overwrite: values up to the first, and a writer's own before the second, were replaced.
+    """
+    known_until = 0
+    own: dict[str, int] = {}
+    for value in values:
+        if value.seen is not None:
+            if value.seen < value.time:
+                known_until = max(known_until, value.seen)
+            own[value.writer] = max(value.time, own.get(value.writer, 0))
+    return known_until, own
+
+
+class RootReader:
+    """Reads every journal of a store into `roots`, whole the first time and then only what is new."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self.roots = Roots()
+        self._positions: dict[str, journal.Position] = {}
+        self.open_paths: set[str] = set()  # journals that may not be on the device yet
+
+    def catch_up(self) -> list[str]:
+        """Takes in what the journals hold beyond the last call.
+
+        Returns:
+            One sentence for each journal that is damaged or cannot be read: then nobody knows what it named.
+        """
+        problems: list[str] = []
+        listing = journal.list_journals(self._root, at_once=True)
+        for stem in self._positions.keys() - listing.keys():
+            problems.append(f"the journal {stem} was there a moment ago and is gone")
+        self.open_paths = set()
+        for stem, suffix in sorted(listing.items()):
+            position = self._positions.get(stem)
+            if position is None or not position.is_sealed:
+                problems.extend(self._read(stem, suffix, position))
+        return problems
+
+    def _read(self, stem: str, suffix: str, position: journal.Position | None) -> Iterator[str]:
+        path = os.path.join(self._root, "journals", stem + suffix)
+        start = position or journal.Position()
+        try:
+            try:
+                part = journal.read_journal(path, start, whole=position is None)
+            except FileNotFoundError:  # sealed since it was listed
+                suffix = journal.SEALED_SUFFIX
+                path = os.path.join(self._root, "journals", stem + suffix)
+                part = journal.read_journal(path, start, whole=position is None)
+            tail = _tail(path, part.position.offset) if part.torn_bytes else b""
+        except OSError as error:
+            yield f"{path} cannot be read: {error.strerror}"
+            return
+        try:
+            self.roots.add(stem, part.lines)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            yield f"{path} holds a record that is not of this format ({type(error).__name__}: {error})"
+        self.roots.add_text(tail)
+        self._positions[stem] = part.position
+        if suffix == journal.OPEN_SUFFIX:
+            self.open_paths.add(path)
+        for damage in part.damages:
+            yield f"{path}: {damage.what} at byte {damage.offset}"
+        if suffix == journal.SEALED_SUFFIX and not part.position.is_sealed:
+            yield f"{path}: its footer is missing"
+        elif b"\n" in tail:
+            # An unfinished record has no line end: this is a finished one that was changed, or more was written.
+            more = journal.parse_journal(tail, part.position, path)
+            if not more.lines and not more.position.is_sealed:
+                yield f"{path}: a damaged record at byte {part.position.offset}"
+        if position is None and part.lines and part.lines[0].get("name") != stem:
+            yield f"{path} says that it is {part.lines[0].get('name')!r}: swapped or renamed"
+
+
+def _tail(path: str, offset: int) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        file.seek(offset)
+        return file.read()
+
+
+def digests_in(value: Any) -> Iterator[str]:
+    """Every text in a value, however deep, that reads as a digest."""
+    if isinstance(value, str):
+        if digests.ALGORITHM in value:
+            yield from _DIGEST.findall(value)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from digests_in(key)
+            yield from digests_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from digests_in(item)

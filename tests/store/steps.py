@@ -1,0 +1,51 @@
+"""Stops a piece of work at each of its system calls on a store, to do something there: be killed, or let others in."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# What changes a drive, and what looks at it. `builtins.open` of a new file goes past `os.open`: `lstat` and the
+# renames around it stand for it.
+CHANGES = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "utime", "write", "open")
+LOOKS = ("stat", "lstat", "listdir", "scandir")
+
+
+@contextmanager
+def at_step(root: str, number: int, act: Callable[[], None], names: tuple[str, ...] = CHANGES) -> Iterator[list[str]]:
+    """Calls `act` before the `number`-th of the calls `names` on something in `root`; yields the log of these calls.
+
+    While `act` runs nothing is counted. With `number` 0 the steps are only logged.
+    """
+    log: list[str] = []
+    is_busy = False
+    worker = threading.get_ident()  # not the threads that sync and touch in the background
+
+    def wrap(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **named: Any) -> Any:
+            nonlocal is_busy
+            path = arguments[0] if arguments else None
+            is_ours = (isinstance(path, str) and path.startswith(root)) or name == "write"
+            if is_ours and not is_busy and threading.get_ident() == worker:
+                log.append(f"{name} {str(path)[len(root) :]}")
+                if len(log) == number:
+                    is_busy = True
+                    try:
+                        act()
+                    finally:
+                        is_busy = False
+            return call(*arguments, **named)
+
+        return step
+
+    kept = {name: getattr(os, name) for name in names}
+    for name, call in kept.items():
+        setattr(os, name, wrap(name, call))
+    try:
+        yield log
+    finally:
+        for name, call in kept.items():
+            setattr(os, name, call)

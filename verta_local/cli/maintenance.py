@@ -1,0 +1,78 @@
+"""Looking after a store: the collection of garbage."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+from verta_store import open_store
+
+from .. import config
+from .terminal import plain, print_json, print_table, show_size, show_time
+
+if TYPE_CHECKING:
+    from verta_store.collected import Amount
+
+_UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
+
+
+def duration_s(text: str) -> float:
+    """Seconds of `14d`, `36h`, `90m`, `30s` or `0`; for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: something else.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([dhms]?)", text.strip().lower())
+    if found is None or (not found[2] and float(found[1])):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 14d, 36h, 90m or 0")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def gc(options: argparse.Namespace) -> int:
+    """`verta-local gc [--dry-run] [--grace 14d] [--i-am-alone]`"""
+    from dataclasses import asdict  # noqa: PLC0415 - start-up time
+
+    from verta_store.gc import DEFAULT_GRACE_S, collect  # noqa: PLC0415 - start-up time
+
+    path, _ = config.choose_store(options.store)
+    store = open_store(path, config.cache_dir(), durability=config.choose_durability())
+    grace_s = DEFAULT_GRACE_S if options.grace is None else options.grace
+    report = collect(store, grace_s=grace_s, is_alone=options.i_am_alone, is_dry_run=options.dry_run)
+    if options.json:
+        print_json(asdict(report))
+        return 0
+    if report.shares:
+        rows = [
+            (
+                plain(share.name) or "(no run)",
+                share.entity[:8],
+                share.reason,
+                str(share.amount.object_count),
+                str(share.amount.file_count),
+                show_size(share.amount.size_bytes),
+            )
+            for share in report.shares
+        ]
+        print_table(("RUN", "ID", "WHY", "OBJECTS", "FILES", "SIZE"), rows)
+    would = "would be " if report.is_dry_run else ""
+    for amount, what in ((report.trashed, "moved to the trash"), (report.freed, "deleted for good")):
+        print(f"{would}{what}: {_show(amount)}")
+    for waiting in report.waiting:
+        print(f"waits in the trash until {show_time(waiting.until_ms)}: {_show(waiting.amount)}")
+    if report.kept.object_count:
+        print(f"younger than the grace, or than a writer at work: {_show(report.kept)}")
+    if report.put_back_count:
+        print(f"put back from the trash, because it is referenced again: {report.put_back_count}")
+    for owner in report.ended_writers:
+        print(f"swept after a writer that died: {plain(owner)}")
+    for note in report.notes:
+        print(f"note: {plain(note)}")
+    return 0
+
+
+def _show(amount: Amount) -> str:
+    if not amount.file_count:
+        return "nothing"
+    files = "1 file" if amount.file_count == 1 else f"{amount.file_count:,} files"
+    return f"{files}, {show_size(amount.size_bytes)}"
