@@ -232,7 +232,7 @@ class Client:
         check_attributes(attrs or {})
         if name is None:
             made = ids.utc_stamp(ids.now_ms())
-            name = f"{prefix} {made[:8]}-{made[9:]}-{ids.random_hex(6)}"
+            name = f"{prefix} {made[:8]}-{made[9:]}-{ids.random_hex(16)}"
             row = self._store.create(kind, parent, name, is_fresh_name=True, at_ms=at_ms)
         else:
             if not isinstance(name, str):

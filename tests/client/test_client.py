@@ -175,3 +175,8 @@ def test_a_read_only_folder_gives_one_sentence(tmp_path: Path) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert "StoreWriteError" in last and "permission denied" in last
     assert issubclass(StoreWriteError, OSError)
+
+
+def test_generated_names_never_meet(client: Client) -> None:
+    """Their ids are derived from them, and nothing is looked up: two of one name would be one run."""
+    assert len({client.set_experiment_run().id for _ in range(20_000)}) == 20_000
