@@ -83,17 +83,29 @@ def store_path(store: Store, path: str, type: str = "BLOB", name: str = "") -> A
     if not os.path.exists(path) and path.startswith("~"):
         path = os.path.expanduser(path)
     if not os.path.exists(path):
-        raise FileNotFoundError(
-            f"no file or folder {path!r} (looked in {os.getcwd()}); give the path of what is to be logged"
-        )
+        raise FileNotFoundError(f"no file or folder {path!r}{_looked_in(path)}; give the path of what is to be logged")
     name = name or os.path.basename(os.path.abspath(path))
     if os.path.isdir(path):
+        inside = os.path.realpath(path)
+        if os.path.commonpath([inside, store.root]) == inside:
+            raise ValueError(
+                f"the folder {path!r} holds the store {store.root} itself; log the folders in it one by one"
+            )
         ref = store.put_tree(path)
         return Artifact("tree", name, ref.digest, ref.size_bytes, ref.file_count, type=type)
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         raise ValueError(f"{EMPTY}: the file {path!r} is empty; log one that has content")
     ref = store.put_file(path)
     return Artifact("blob", name, ref.digest, ref.size_bytes, extension=extension_of(name), type=type)
+
+
+def _looked_in(path: str) -> str:
+    if os.path.isabs(path):
+        return ""
+    try:
+        return f" (looked in {os.getcwd()})"
+    except FileNotFoundError:
+        return " (the current folder was deleted)"
 
 
 def _store_stream(store: Store, key: str, stream: Any, type: str) -> Artifact:
@@ -203,7 +215,8 @@ def copy_out(store: Store, artifact: Artifact, target: str) -> str:
         raise ValueError(f"only the path {artifact.name!r} was logged, not its content; there is nothing to download")
     target = os.path.abspath(os.path.expanduser(target))
     store.check(artifact.kind, artifact.digest)
-    source = store.path_of(artifact.kind, artifact.digest, artifact.name)
+    # Not the path under the user's name: that may have to be made, in a store that may only be read.
+    source = store.tree_path(artifact.digest) if artifact.kind == "tree" else store.object_path(artifact.digest)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if artifact.kind == "tree":
         _copy_folder(source, target)

@@ -47,6 +47,10 @@ def _user_folder(own_variable: str, xdg_variable: str, linux: str, macos: str, w
     own = os.environ.get(own_variable)
     if own:
         return os.path.abspath(own)
+    if sys.platform != "win32" and os.path.expanduser("~") == "~":
+        raise RuntimeError(
+            f"this user has no home folder (HOME is not set); name a folder in the environment variable {own_variable}"
+        )
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~\\AppData\\Local")
         return os.path.join(local, "verta_local", windows)

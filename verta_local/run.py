@@ -166,12 +166,14 @@ class ExperimentRun(RunModel, Entity):
             ValueError: "object contains no data"; a key that exists ("consider setting overwrite=True") or is
                 reserved ("please use a different key"); a folder that holds a device or a link out of it.
         """
-        artifact_rules.check_not_reserved(values.check_key(key))
+        artifact_rules.check_not_reserved(key)
+        values.check_key(key)
         self._log_artifact(key, lambda: artifact_rules.store_artifact(self._store, key, artifact), overwrite)
 
     def log_artifact_path(self, key: str, artifact_path: str, overwrite: bool = False) -> None:
         """Logs only the text of a path; `get_artifact` returns it. As in Verta's first clients."""
-        artifact_rules.check_not_reserved(values.check_key(key))
+        artifact_rules.check_not_reserved(key)
+        values.check_key(key)
         if not isinstance(artifact_path, (str, os.PathLike)):
             raise TypeError(f"artifact_path must be a str, not {type(artifact_path).__name__}")
         self._log_artifact(key, lambda: Artifact("path", os.fspath(artifact_path)), overwrite)
@@ -206,9 +208,10 @@ class ExperimentRun(RunModel, Entity):
     def fetch_artifacts(self, keys: list[str]) -> dict[str, str]:
         """Artifact key -> path of a file or folder, as the deployed class model gets them: no copy, read-only.
 
-        The path ends with the user's own file name. As in Verta an archive file (zip, tar, tgz, tar.gz) comes as
-        the folder that it holds. Differs: the path lies in the store, not in a writable cache, so what one reader
-        does to it can never reach another.
+        The path of a file ends with the user's own file name, that of a folder is the stored folder itself. As in Verta
+        an archive file (zip, tar, tgz, tar.gz) comes as the folder that it holds. Differs: the path lies in the store,
+        not in a writable cache, so what one reader does to it can never reach another. The bytes of files are checked;
+        those of a folder's files when the model is deployed or loaded, and by `verta-local verify`.
 
         Raises:
             TypeError: not a list of str.

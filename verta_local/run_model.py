@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from verta_store import ids
+from verta_store.errors import StoreWriteError
 from verta_store.records import ARTIFACTS, ATTRIBUTES, DEPLOYMENTS
 
 from .artifacts import Artifact
@@ -88,9 +90,8 @@ class RunModel:
         sections: dict[str, dict[str, Any]] = {ARTIFACTS: records, MODEL_SECTION: {"model": description}}
         if keys:
             sections[ATTRIBUTES] = {ARTIFACTS_ATTRIBUTE: keys}
-        elif overwrite and ARTIFACTS_ATTRIBUTE in self._store.values(self._id, ATTRIBUTES):
-            self._store.drop(self._id, ATTRIBUTES, [ARTIFACTS_ATTRIBUTE])
-        self._store.put_all(self._id, sections, overwrite=overwrite)
+        drop = {ATTRIBUTES: [ARTIFACTS_ATTRIBUTE]} if overwrite and not keys else None
+        self._store.put_all(self._id, sections, overwrite=overwrite, drop=drop)
         self._store.flush()
 
     def get_model(self) -> Any:
@@ -238,9 +239,13 @@ class RunModel:
         return self._store.entity(self._parent).parent or "" if self._parent else ""
 
     def _record_deployment(self, state: dict[str, Any]) -> None:
+        """Notes it in the store, for the others; what is true on this host is asked from the serving process."""
         entry = {**state, "at": ids.now_ms()}
-        self._store.put(self._id, DEPLOYMENTS, {ids.host_id(): entry}, overwrite=True)
-        self._store.flush()
+        try:
+            self._store.put(self._id, DEPLOYMENTS, {ids.host_id(): entry}, overwrite=True)
+            self._store.flush()
+        except StoreWriteError as error:  # a store that may only be read serves all the same
+            warnings.warn(f"the model is {state['state']}, but {error}", UserWarning, stacklevel=3)
 
     def _stored_bytes(self, data: bytes, name: str, method: str = "", type: str = "BLOB") -> dict[str, Any]:
         ref = self._store.put_bytes(data)

@@ -14,6 +14,8 @@ from .errors import StoreError
 ALGORITHM = "sha256"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _BUFFER_BYTES = 1 << 20
+# Small files are read in one piece: making the buffer costs more than hashing them.
+_AT_ONCE_BYTES = 64 << 10
 
 
 def digest_of_bytes(data: bytes) -> str:
@@ -29,6 +31,11 @@ def digest_of_file(path: str | os.PathLike[str]) -> tuple[str, int]:
 
 def digest_of_descriptor(descriptor: int) -> tuple[str, int]:
     """Reads an open file from its start. Returns (digest, size in bytes)."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    first = os.read(descriptor, _AT_ONCE_BYTES)
+    if len(first) < _AT_ONCE_BYTES and not os.read(descriptor, 1):
+        return f"{ALGORITHM}:{hashlib.sha256(first).hexdigest()}", len(first)
+    # A second read that is not empty: a longer file, or a file system that reads in small pieces.
     state = hashlib.sha256()
     buffer = bytearray(_BUFFER_BYTES)
     view = memoryview(buffer)
@@ -49,12 +56,17 @@ def _read_into(descriptor: int, view: memoryview) -> int:
     return len(data)
 
 
+def is_digest(text: object) -> bool:
+    """Whether this is a digest as every object of a store is called."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
 def shard(digest: str) -> str:
     """`sha256/ab/<62 hex>` for a digest, the path below `objects/`, `trees/` and `names/`.
 
     Raises:
         StoreError: the text is not a digest. Checked here because its parts become a path.
     """
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+    if not is_digest(digest):
         raise StoreError(f"a digest is 'sha256:' and 64 hexadecimal digits, not {digest!r}")
     return f"{ALGORITHM}/{digest[7:9]}/{digest[9:]}"

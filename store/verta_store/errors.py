@@ -16,6 +16,8 @@ StoreError
 
 from __future__ import annotations
 
+import os
+
 
 class StoreError(Exception):
     """Root of all errors of the engine. `path`, `digest` and `key` hold what the sentence speaks of, where known."""
@@ -33,11 +35,16 @@ class StoreError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, self.path, self.digest, self.key))
+        return (_rebuild, (type(self), self.message, dict(vars(self)), getattr(self, "errno", None)))
 
 
-def _rebuild(cls: type[StoreError], message: str, path: str | None, digest: str | None, key: str | None) -> StoreError:
-    return cls(message, path=path, digest=digest, key=key)
+def _rebuild(cls: type[StoreError], message: str, data: dict[str, object], number: int | None) -> StoreError:
+    made = cls(message)
+    vars(made).update(data)
+    if isinstance(made, OSError):
+        made.errno = number
+        made.strerror = os.strerror(number) if number else None
+    return made
 
 
 class StoreNotFound(StoreError, FileNotFoundError):

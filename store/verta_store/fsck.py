@@ -6,6 +6,7 @@ What counts as damage and what as garbage is in `store/README.md`, section "Veri
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from . import digest as digests
 from . import drive, ids, journal, records
 from .errors import CorruptObject, MissingObject, StoreFormatError
+from .materialize import check_unpacked
 from .roots import Roots
 from .store import Store, read_description
 from .trash import Part
@@ -62,14 +64,18 @@ def verify(store: Store, *, deep: bool = False) -> Report:
     Journals are always read whole. Objects are looked up with their sizes; with `deep` every byte of every object,
     referenced or not, is hashed again, by all cores.
     """
-    store.flush()
     report = Report(deep)
     root = store.root
+    store_id = ""
     try:
-        read_description(root)
-    except StoreFormatError as error:
+        store_id = read_description(root)["store_id"]
+    except (StoreFormatError, OSError) as error:
         report.problems.append(Problem("description", os.path.join(root, "store.json"), str(error)))
-    references = _Journals(report, root).read()
+    references = _Journals(report, root, store_id).read()
+    for stem in store.lost_journals():
+        path = os.path.join(root, "journals", stem + journal.SEALED_SUFFIX)
+        what = "it is gone: this host has read it before"
+        report.problems.append(Problem("journal", path, what, (), "bring the file back from a copy of the store"))
     _check_referenced(store, report, references)
     if deep:
         _check_content(store, report, references)
@@ -85,6 +91,7 @@ class _References:
     objects: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     sizes: dict[tuple[str, str], int] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    impossible: list[str] = field(default_factory=list)  # keys whose record names what no store can hold
 
     def drop_dead(self) -> None:
         """Leaves out what only deleted runs named, and what was overwritten: a collection may have taken it."""
@@ -104,9 +111,10 @@ class _References:
 class _Journals:
     """Reads every journal whole, for damage and for what it refers to."""
 
-    def __init__(self, report: Report, root: str) -> None:
+    def __init__(self, report: Report, root: str, store_id: str) -> None:
         self._report = report
         self._root = root
+        self._store_id = store_id
 
     def read(self) -> _References:
         references = _References()
@@ -129,6 +137,9 @@ class _Journals:
             for record in part.lines:
                 _collect(record, references)
         references.drop_dead()
+        if references.impossible:
+            what = "records name objects that no store can hold; their writer was another program"
+            self._report.problems.append(Problem("journal", self._root, what, tuple(references.impossible)))
         return references
 
     def _check(self, path: str, stem: str, suffix: str, part: journal.JournalPart) -> None:
@@ -149,6 +160,9 @@ class _Journals:
             self._report.problems.append(
                 Problem("journal", path, f"it says that it is {header.get('name')!r}: swapped or renamed", (), advice)
             )
+        elif part.lines and self._store_id and header.get("store") != self._store_id:
+            what = f"it is of another store, {header.get('store')!r}, or store.json was changed"
+            self._report.problems.append(Problem("journal", path, what, (), advice))
 
 
 def _collect(record: dict[str, Any], references: _References) -> None:
@@ -158,14 +172,18 @@ def _collect(record: dict[str, Any], references: _References) -> None:
     elif kind == records.PUT:
         for section, entries in ((record["s"], record["v"]), *record.get("and", {}).items()):
             if section == records.FIELDS and "name" in entries:
-                references.names[record["e"]] = entries["name"]
+                references.names[record["e"]] = str(entries["name"])
             if section != records.ARTIFACTS:
                 continue
             for key, artifact in entries.items():
-                if artifact.get("digest"):
-                    reference = (artifact["kind"], artifact["digest"])
-                    references.objects.setdefault(reference, set()).add(f"{record['e']}:{key}")
-                    references.sizes[reference] = artifact.get("size_bytes", 0)
+                if not isinstance(artifact, dict) or artifact.get("digest") is None:
+                    continue
+                kind, digest, size_bytes = (artifact.get(name) for name in ("kind", "digest", "size_bytes"))
+                if kind not in ("blob", "tree") or not digests.is_digest(digest):
+                    references.impossible.append(f"run {record['e']} key {key!r}")
+                    continue
+                references.objects.setdefault((kind, digest), set()).add(f"{record['e']}:{key}")
+                references.sizes[kind, digest] = size_bytes if isinstance(size_bytes, int) else -1
 
 
 def _check_referenced(store: Store, report: Report, references: _References) -> None:
@@ -174,12 +192,14 @@ def _check_referenced(store: Store, report: Report, references: _References) -> 
         if kind == "blob":
             path = store.object_path(digest)
             try:
-                found = drive.of(store.root).look(path, os.stat).st_size
-            except FileNotFoundError:
+                found = drive.of(store.root).look(path, os.lstat)
+            except OSError:
                 report.problems.append(Problem("missing", path, "the file is gone", affects, _ADVICE))
                 continue
-            if found != size_bytes:
-                what = f"it has {found} bytes instead of {size_bytes}"
+            if not stat.S_ISREG(found.st_mode):
+                report.problems.append(Problem("changed", path, _NO_FILE, affects, _ADVICE))
+            elif found.st_size != size_bytes >= 0:
+                what = f"it has {found.st_size} bytes instead of {size_bytes}"
                 report.problems.append(Problem("changed", path, what, affects, _ADVICE))
             report.blob_count += 1
         else:
@@ -198,9 +218,11 @@ def _check_tree(store: Store, digest: str, affects: tuple[str, ...], report: Rep
     except MissingObject:
         yield Problem("missing", f"{top}.manifest", "the manifest is gone", affects, _ADVICE)
         return
-    except (CorruptObject, ValueError):
+    except (CorruptObject, ValueError, OSError):
         yield Problem("changed", f"{top}.manifest", "the manifest does not match its digest", affects, _ADVICE)
         return
+    if os.path.islink(f"{top}.manifest"):
+        yield Problem("changed", f"{top}.manifest", _NO_FILE, affects, _ADVICE)
     for entry in entries:
         path = os.path.join(top, *entry.path.split("/"))
         report.file_count += not entry.is_folder
@@ -213,7 +235,9 @@ def _check_tree(store: Store, digest: str, affects: tuple[str, ...], report: Rep
         except OSError:
             yield Problem("missing", path, "the file is gone", affects, _ADVICE)
             continue
-        if found.st_size != entry.size_bytes:
+        if not stat.S_ISREG(found.st_mode):
+            yield Problem("changed", path, _NO_FILE, affects, _ADVICE)
+        elif found.st_size != entry.size_bytes:
             what = f"it has {found.st_size} bytes instead of {entry.size_bytes}"
             yield Problem("changed", path, what, affects, _ADVICE)
 
@@ -231,7 +255,7 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
             continue
         try:
             entries = store.tree_entries(digest)
-        except (MissingObject, CorruptObject, ValueError):
+        except (CorruptObject, ValueError, OSError):
             if not os.path.isdir(path):
                 continue  # collected since it was listed
             if f"{path}.manifest" not in known and ("tree", digest) not in references.sizes:
@@ -243,13 +267,21 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
                 work.append((os.path.join(path, *entry.path.split("/")), entry.digest, "tree", digest))
     for digest, path in _names_in(os.path.join(store.root, "names")):
         work.append((path, digest, "name", digest))
+    for digest, path in _unpacked_in(os.path.join(store.root, "names")):
+        what = check_unpacked(path)
+        if what:
+            advice = "delete this derived folder; it is made anew"
+            affects = references.affected("blob", digest)
+            report.problems.append(Problem("changed", path, what, affects, advice))
     work.extend(_in_trash(store, report, references))
     seen: dict[tuple[int, int], str] = {}
 
     def check(item: tuple[str, str, str, str]) -> tuple[str, int]:
         path, expected, _, _ = item
         try:
-            status = os.stat(path)
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode):
+                return _NO_FILE, 0
             found = seen.get((status.st_dev, status.st_ino))
             if found is None:
                 found, size_bytes = digests.digest_of_file(path)
@@ -263,7 +295,11 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
 
     # hashlib lets go of the interpreter lock for large buffers, so threads use all cores.
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for (path, _, kind, digest), (what, size_bytes) in zip(work, pool.map(check, work), strict=True):
+        # Many files a task: handing one over costs more than reading a small one.
+        batches = [work[begin : begin + _BATCH] for begin in range(0, len(work), _BATCH)]
+        results = pool.map(lambda batch: [check(item) for item in batch], batches)
+        checked = (result for batch in results for result in batch)
+        for (path, _, kind, digest), (what, size_bytes) in zip(work, checked, strict=True):
             report.bytes_read += size_bytes
             if what == _GONE and _is_collected(store, path, kind, digest, references):
                 continue
@@ -275,6 +311,8 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
 
 
 _GONE = "it is gone"
+_BATCH = 64
+_NO_FILE = "something else than a file stands in its place"
 
 
 def _is_collected(store: Store, path: str, kind: str, digest: str, references: _References) -> bool:
@@ -302,7 +340,7 @@ def _in_trash(store: Store, report: Report, references: _References) -> Iterator
             continue
         try:
             entries = store.tree_entries(digest)
-        except (MissingObject, CorruptObject, ValueError):
+        except (CorruptObject, ValueError, OSError):
             continue  # said when the references were checked
         for entry in entries:
             if not entry.is_folder:
@@ -326,7 +364,16 @@ def _names_in(top: str) -> Iterator[tuple[str, str]]:
     for digest, folder in _objects_in(top):
         for name in sorted(_list(folder)):
             path = os.path.join(folder, name)
-            if os.path.isfile(path):
+            if os.path.isfile(path) and not name.endswith(".dir.manifest"):
+                yield digest, path
+
+
+def _unpacked_in(top: str) -> Iterator[tuple[str, str]]:
+    """(digest of the archive, folder) of unpacked archives."""
+    for digest, folder in _objects_in(top):
+        for name in sorted(_list(folder)):
+            path = os.path.join(folder, name)
+            if name.endswith(".dir") and os.path.isdir(path):
                 yield digest, path
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from . import authors, drive, ids, ingest, journal, query, series
 from .authors import Author, Conflict
 from .records import JOURNAL, decode_value
+from .selection import Selection
 
 _T = TypeVar("_T")
 
@@ -35,6 +36,7 @@ CREATE TABLE entities (num INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, kind TE
     is_known INTEGER NOT NULL DEFAULT 0, writer INTEGER);
 CREATE INDEX entities_by_name ON entities (kind, parent, name);
 CREATE INDEX entities_by_update ON entities (kind, parent, updated);
+CREATE INDEX entities_by_age ON entities (kind, updated);
 CREATE INDEX entities_by_parent ON entities (parent);
 CREATE TABLE keys (id INTEGER PRIMARY KEY, section TEXT NOT NULL, key TEXT NOT NULL, UNIQUE (section, key));
 CREATE TABLE vals (entity INTEGER NOT NULL, key INTEGER NOT NULL, num NUMERIC, text TEXT, json TEXT NOT NULL,
@@ -58,6 +60,7 @@ CREATE TABLE points (entity INTEGER NOT NULL, key INTEGER NOT NULL, writer INTEG
 CREATE TABLE resets (entity INTEGER NOT NULL, key INTEGER NOT NULL, time INTEGER NOT NULL,
     PRIMARY KEY (entity, key)) WITHOUT ROWID;
 CREATE TABLE quarantine (journal INTEGER NOT NULL, time INTEGER NOT NULL, line TEXT NOT NULL);
+CREATE TABLE lost (stem TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 
@@ -91,12 +94,13 @@ class Index:
         self._root = root
         self._store_id = store_id
         self._path = path
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._positions: dict[str, tuple[int, journal.Position]] = {}
         self._data_version = -1
         self.newest_time = 0
+        self._lost: set[str] = set()  # journals that were read and are gone, until they are noted in the next index
 
     def refresh(self) -> int:
         """Takes in what journals hold beyond the last refresh.
@@ -116,16 +120,22 @@ class Index:
         self._guarded(self._open)  # it may turn to memory only now
         if self._path == ":memory:":
             connection = sqlite3.connect(":memory:")
-            with self._lock:
+            with self.lock:
                 self._open().backup(connection)
         else:
             connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)
         connection.execute("PRAGMA query_only = 1")
         return connection
 
+    def lost_journals(self) -> list[str]:
+        """The stems of journals that this index, or the one before it, has read and that are gone from the store."""
+        self.refresh()
+        lost = [stem for (stem,) in self.run("SELECT stem FROM lost ORDER BY stem")]
+        return [stem for stem in lost if stem not in journal.list_journals(self._root)] if lost else []
+
     def close(self) -> None:
         """Closes the database."""
-        with self._lock:
+        with self.lock:
             if self._connection is not None and self._pid == os.getpid():
                 self._connection.close()
             self._connection = None
@@ -133,7 +143,7 @@ class Index:
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: SQLite must not be used across it, not even to close."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         if self._connection is not None:
             _LEFT_BEHIND.append(self._connection)
         self._connection = None
@@ -143,7 +153,7 @@ class Index:
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
         """Runs `work`; a damaged, locked or foreign database is never the user's problem."""
-        with self._lock:
+        with self.lock:
             try:
                 return work()
             except _DAMAGE as error:
@@ -230,8 +240,15 @@ class Index:
             # A journal may be missed in the moment of its renaming; one that is gone for good (an older copy of
             # the store was put back) makes the index a lie.
             listing = journal.list_journals(self._root, at_once=True)
-            if not positions.keys() <= listing.keys():
+            if missing := positions.keys() - listing.keys():
+                # The memory of them outlives the index: `verify` has no other way to know that they existed. A
+                # header alone may be that of a writer which failed to make his journal and took it away again.
+                self._lost.update(stem for stem in missing if positions[stem][1].count > 1)
+                self._lost.update(stem for (stem,) in connection.execute("SELECT stem FROM lost"))
                 raise sqlite3.DatabaseError("the index knows journals that the store does not have")
+        if self._lost:
+            connection.executemany("INSERT OR IGNORE INTO lost VALUES (?)", [(stem,) for stem in self._lost])
+            self._lost.clear()
         stale = [
             (stem, suffix)
             for stem, suffix in listing.items()
@@ -281,14 +298,18 @@ class Index:
 
     def _take_in(self, connection: sqlite3.Connection, parts: Iterable[tuple[str, journal.JournalPart]]) -> int:
         taken = 0
+        # What is noted of the positions is true again when all is done: an exception may come at any moment.
+        version, self._data_version = self._data_version, -1
         connection.execute("BEGIN IMMEDIATE")
         try:
             batch = ingest.Batch(connection)
             moved: dict[str, tuple[int, journal.Position]] = {}
+            is_behind = False
             for stem, part in parts:
                 number, start = self._positions.get(stem, (0, journal.Position()))
                 row = connection.execute("SELECT id, offset FROM journals WHERE stem = ?", (stem,)).fetchone()
                 if row is not None and (number == 0 or row[1] != start.offset):
+                    is_behind = True
                     continue  # another process took this part in meanwhile; the next refresh goes on from there
                 header = part.lines[0] if part.lines else {}
                 if row is None:
@@ -313,6 +334,8 @@ class Index:
                 connection.execute("ROLLBACK")
             raise
         self._positions.update(moved)
+        if not is_behind:
+            self._data_version = version
         return taken
 
     def _release_quarantine(self, connection: sqlite3.Connection) -> bool:
@@ -357,17 +380,24 @@ class Index:
 
     def find(self, what: query.Query, limit: int | None = None, offset: int = 0) -> list[EntityRow]:
         """The entities of a query, in its order, `limit` of them from `offset`."""
-        sql, parameters = query.to_sql(what)
-        rows = self.run(
-            f"SELECT {_ENTITY} {sql} LIMIT ? OFFSET ?", [*parameters, -1 if limit is None else limit, offset]
-        )
+        rows = self._guarded(lambda: self._selection(what).rows(_ENTITY, limit, offset))
         return [EntityRow(*row) for row in rows]
 
     def count(self, what: query.Query) -> int:
         """How many entities a query has."""
-        sql, parameters = query.to_sql(what)
-        sql = sql[: sql.rindex(" ORDER BY ")]
-        return int(self.run(f"SELECT count(*) {sql}", parameters)[0][0])
+        return int(self._guarded(lambda: self._selection(what).count()))
+
+    def _selection(self, what: query.Query) -> Selection:
+        connection = self._open()
+        return Selection(
+            what,
+            lambda section, key: self._key_number(connection, section, key),
+            lambda sql, parameters: connection.execute(sql, parameters).fetchall(),
+        )
+
+    def _key_number(self, connection: sqlite3.Connection, section: str, key: str) -> int | None:
+        row = connection.execute("SELECT id FROM keys WHERE section = ? AND key = ?", (section, key)).fetchone()
+        return int(row[0]) if row else None
 
     def key_times(self, entity_id: str, section: str) -> dict[str, int]:
         """Key -> record time of one section of an entity."""

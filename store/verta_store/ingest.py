@@ -102,8 +102,6 @@ class Batch:
             kind = record["k"]
             if kind == records.JOURNAL:
                 continue
-            if not records.is_sound(record):
-                continue  # `verify` tells of it; every other record counts
             time = record["h"]
             if time > future and not is_released:
                 self._db.execute("INSERT INTO quarantine VALUES (?, ?, ?)", (writer, time, json.dumps(record)))
@@ -147,9 +145,15 @@ class Batch:
                 candidate = Candidate(seen, time, writer, _text_of(value))
                 change.candidates.setdefault(self._key(section, key), []).append(candidate)
 
+        for section, keys in record.get("drop", {}).items():
+            self._drop(change, section, keys, time)
+
     def _add_drop(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
-        for name in record["v"]:
-            key = self._key(record["s"], name)
+        self._drop(change, record["s"], record["v"], time)
+
+    def _drop(self, change: _Change, section: str, keys: Iterable[str], time: int) -> None:
+        for name in keys:
+            key = self._key(section, name)
             change.drops[key] = max(change.drops.get(key, 0), time)
 
     def _add_points(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import drive, files, ids, records
-from .errors import StoreWriteError
+from .errors import StoreNotFound, StoreWriteError
 
 OPEN_SUFFIX = ".open.jsonl"
 SEALED_SUFFIX = ".jsonl"
@@ -46,7 +46,7 @@ class JournalWriter:
         self._clock = clock
         self._full = full_durability
         # Re-entrant, because the handler of SIGTERM seals from within whatever the main thread was doing.
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._descriptor = -1
         self._check = 0
         self._size_bytes = 0
@@ -54,6 +54,12 @@ class JournalWriter:
         self._synced_bytes = 0
         self._sync_failure: OSError | None = None  # of the background, until somebody could be told
         self._is_dirty = False
+        # Set while the journal's last line may be other than what is noted here. An exception may come at any moment
+        # (an interrupted notebook, a time limit by signal), and a line that continues from the wrong check value is
+        # lost: so the next record after that goes to a new journal.
+        self._is_doubtful = False
+        self._is_sealing = False
+        self._is_gone = False
         self._wake: threading.Event | None = None
         self.stem = ""  # `<host id>/<utc>-<pid>-<random>`, '' before the first record
         self.stems: list[str] = []  # of all journals that this process has opened here
@@ -66,7 +72,11 @@ class JournalWriter:
             StoreWriteError: the file system refused; the journal ends at the last whole record.
         """
         text = records.encode(fields, is_flat=kind == records.POINTS)
-        with self._lock:
+        with self.lock:
+            if self._is_doubtful:
+                self._abandon()
+            if self._is_gone:
+                raise self._deleted()
             if self._descriptor < 0:
                 self._open()
             record_time, wall = self._clock.tick()
@@ -89,7 +99,7 @@ class JournalWriter:
         Raises:
             StoreWriteError: the device refused, now or since the last call.
         """
-        with self._lock:
+        with self.lock:
             # Not `_is_dirty`: the background thread takes that back before its sync has ended.
             if self._descriptor >= 0 and self._synced_bytes < self._size_bytes:
                 self._sync()
@@ -100,14 +110,16 @@ class JournalWriter:
 
     def observe(self, seen: int) -> None:
         """Moves this writer's clock on to the time of a record that it has read."""
-        with self._lock:
+        with self.lock:
             self._clock.observe(seen)
 
     def seal(self) -> None:
         """Ends the journal with its footer and takes the `.open` out of its name. A later record opens a new one."""
-        with self._lock:
-            if self._descriptor < 0:
+        with self.lock:
+            # Re-entered by the handler of SIGTERM: the footer is on its way already.
+            if self._descriptor < 0 or self._is_sealing:
                 return
+            self._is_sealing = True
             path = self._path(OPEN_SUFFIX)
             try:
                 with open(path, "rb", buffering=0) as file:
@@ -126,12 +138,14 @@ class JournalWriter:
                 pass
             finally:
                 self._abandon()
+                self._is_sealing = False
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: the journal belongs to the parent, so the next record opens a new one."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._wake = None
         self._abandon()
+        self._is_sealing = False
         self.stems = []
 
     def _close(self) -> None:
@@ -147,7 +161,15 @@ class JournalWriter:
         self._size_bytes = 0
         self._synced_bytes = 0
         self._is_dirty = False
+        self._is_doubtful = False
         self.stem = ""
+
+    def _deleted(self) -> StoreWriteError:
+        return StoreWriteError(
+            f"the journal that this process writes was deleted, or its store {self._root}: what was logged since the "
+            "start of this process may be lost. Bring the store back, and start this process again",
+            path=self._root,
+        )
 
     def _path(self, suffix: str) -> str:
         return os.path.join(self._folder, self.stem + suffix)
@@ -158,6 +180,7 @@ class JournalWriter:
         name = f"{ids.utc_stamp(at_ms)}-{os.getpid()}-{ids.random_hex(8)}"
         folder = os.path.join(self._folder, host)
         path = os.path.join(folder, name + OPEN_SUFFIX)
+        self._is_doubtful = True  # until the header is written
         with files.writing("a new journal", path):
             if not os.path.isdir(folder):
                 files.make_folder(folder, self._root)
@@ -197,6 +220,7 @@ class JournalWriter:
     def _write(self, body: bytes) -> None:
         check = zlib.crc32(body, self._check)
         line = b'{"c":"%08x",' % check + body
+        self._is_doubtful = True
         try:
             written = os.write(self._descriptor, line)
             if written < len(line):
@@ -204,10 +228,12 @@ class JournalWriter:
         except OSError as error:
             path = self._path(OPEN_SUFFIX)  # before the journal is left
             self._cut_back()
+            self._is_doubtful = False
             raise files.write_error("a record", error, path) from error
         self._check = check
         self._size_bytes += len(line)
         self._count += 1
+        self._is_doubtful = False
 
     def _cut_back(self) -> None:
         """After a refused write: takes a partial line off, or leaves this journal for a new one."""
@@ -235,7 +261,7 @@ class JournalWriter:
             pause.wait(SYNC_WITHIN_S / 2)
             wake.clear()
             # A second descriptor, so that the lock is not held while the device works: a log call never waits.
-            with self._lock:
+            with self.lock:
                 if self._descriptor < 0 or self._wake is not wake:
                     continue
                 self._is_dirty = False
@@ -243,13 +269,14 @@ class JournalWriter:
                 stem, size_bytes = self.stem, self._size_bytes
             try:
                 try:
+                    self._is_gone = os.fstat(twin).st_nlink == 0
                     files.sync_file(twin, data_only=True)
                 finally:
                     os.close(twin)  # before the lock: whoever seals has it, and cannot rename what is open here
             except OSError as error:
                 self._sync_failure = error
             else:
-                with self._lock:
+                with self.lock:
                     if self.stem == stem:
                         self._synced_bytes = max(self._synced_bytes, size_bytes)
 
@@ -411,12 +438,14 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
 
 
 def _record_of(line: bytes) -> dict[str, Any] | None:
-    """The record of a line, or None for one that is not JSON or has no kind."""
+    """The record of a line, or None for one that is not JSON, has no kind, or not the fields of its kind."""
     try:
         record = json.loads(line.decode("ascii"))
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("k"), str) else None
+    if not isinstance(record, dict) or not isinstance(kind := record.get("k"), str):
+        return None
+    return record if kind in (records.JOURNAL, records.SEAL) or records.is_sound(record) else None
 
 
 def _check_footer(data: bytes, part: JournalPart, path: str) -> None:
@@ -432,6 +461,9 @@ def list_journals(root: str, *, at_once: bool = False) -> dict[str, str]:
     """All journals of a store: stem `<host id>/<name>` -> suffix (open or sealed).
 
     On a share they are those of at most a second ago, with `at_once` those of now.
+
+    Raises:
+        StoreNotFound: the store's folder is gone: moved, deleted, or its drive not mounted.
     """
     found: dict[str, str] = {}
     top = os.path.join(root, "journals")
@@ -441,8 +473,12 @@ def list_journals(root: str, *, at_once: bool = False) -> dict[str, str]:
             where.poke(top, at_once=at_once)
         with os.scandir(top) as listing:
             hosts = [entry.name for entry in listing if entry.is_dir()]
-    except FileNotFoundError:
-        return found
+    except FileNotFoundError as error:
+        raise StoreNotFound(
+            f"the store {root} is gone: it was moved or deleted, or its drive is not mounted; bring it back, or open "
+            "it where it is now with Client(path)",
+            path=root,
+        ) from error
     for host in hosts:
         try:
             names = where.names(os.path.join(top, host), at_once=at_once)

@@ -10,13 +10,16 @@ import re
 import stat
 
 from . import digest as digests
-from . import drive, files
+from . import drive, files, ids
+from .errors import StoreWriteError
 from .objects import NO_LINK, Objects, TemporaryFolder, copy_in, corrupt, missing
-from .tree import Trees
+from .tree import Trees, folder_entries, parts_of, read_manifest, write_manifest
 from .verified import VerifiedCache, signature_of
 
 _ARCHIVE_ENDS = (".tar.gz", ".tgz", ".tar", ".zip")
 _UNPACKED = ".dir"
+# Beside an unpacked archive: what is in it, so that a change is seen.
+_MANIFEST = ".manifest"
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 _WINDOWS_NAMES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
@@ -46,9 +49,16 @@ class Materializer:
     """Gives blobs and trees of one store the paths that a model opens."""
 
     def __init__(
-        self, root: str, objects: Objects, trees: Trees, temporary: TemporaryFolder, verified: VerifiedCache
+        self,
+        root: str,
+        objects: Objects,
+        trees: Trees,
+        temporary: TemporaryFolder,
+        verified: VerifiedCache,
+        fallback: str,
     ) -> None:
         self._root = root
+        self._fallback = fallback
         self._top = os.path.join(root, "names")
         self._objects = objects
         self._trees = trees
@@ -66,18 +76,25 @@ class Materializer:
                 raise missing(digest, self._root)
             return self._trees.path(digest)
         base = safe_name(name)
-        if base.endswith(_UNPACKED):
+        if base.endswith((_UNPACKED, _UNPACKED + _MANIFEST)):
             base += "_"  # that end belongs to unpacked archives
-        target = os.path.join(self._top, digests.shard(digest), base)
-        source = self._objects.path(digest)
         if not self._objects.has(digest):
             raise missing(digest, self._root)
+        try:
+            return self._named(self._top, digest, base)
+        except StoreWriteError:
+            # A store that may only be read, or is full: the user's own cache holds the name then, by a copy.
+            return self._named(self._fallback, digest, base)
+
+    def _named(self, top: str, digest: str, base: str) -> str:
+        target = os.path.join(top, digests.shard(digest), base)
+        source = self._objects.path(digest)
         if os.path.lexists(target):
             if self._is_object(target, source, digest):
                 return target
             with files.writing("an artifact's name", target):
                 self._clear(target)
-        self._make(source, target, digest)
+        self._make(top, source, target, digest)
         return target
 
     def _is_object(self, target: str, source: str, digest: str) -> bool:
@@ -111,31 +128,66 @@ class Materializer:
             if name.lower().endswith(end):
                 stem = name[: -len(end)]
                 break
-        target = os.path.join(self._top, digests.shard(digest), safe_name((stem or "archive") + _UNPACKED))
-        if os.path.isdir(target):
-            return target
-        source = self._objects.path(digest)
         if not self._objects.has(digest):
             raise missing(digest, self._root)
+        base = safe_name((stem or "archive") + _UNPACKED)
+        try:
+            return self._unpacked(self._top, digest, base, name)
+        except StoreWriteError:
+            return self._unpacked(self._fallback, digest, base, name)
+
+    def _unpacked(self, top: str, digest: str, base: str, name: str) -> str:
         from . import archive  # noqa: PLC0415 - start-up time: zipfile and tarfile cost 20 ms
 
-        temporary = self._temporary.new_name()
+        target = os.path.join(top, digests.shard(digest), base)
+        if os.path.isdir(target):
+            if self._is_as_unpacked(target):
+                return target
+            with files.writing("an unpacked archive", target):
+                self._clear(target)
+        source = self._objects.path(digest)
+        temporary = self._temporary_in(top)
         with files.writing("an unpacked archive", temporary):
             drive.of(self._root).make_own_folder(temporary)
         try:
             with files.writing("an unpacked archive", target):
                 archive.unpack(source, temporary, name)
                 drive.of(self._root).open_up(temporary)
-                files.make_folder(os.path.dirname(target), self._root)
+                self._make_folder(top, os.path.dirname(target))
+                entries = folder_entries(temporary)
+                _write_file(target + _MANIFEST, write_manifest(entries), self._temporary_in(top))
                 files.publish(temporary, target)
         finally:
             files.remove_folder(temporary)
+        self._verified.remember(target, signature_of(path for path, _ in parts_of(target, entries)))
         return target
 
-    def _make(self, source: str, target: str, digest: str) -> None:
+    def _is_as_unpacked(self, target: str) -> bool:
+        """Whether an unpacked archive still holds what its manifest says; what lies there besides does not count."""
+        try:
+            with open(target + _MANIFEST, "rb") as file:
+                entries = read_manifest(file.read())
+            return not self._verified.check(target, parts_of(target, entries))
+        except (OSError, ValueError):
+            return False
+
+    def _temporary_in(self, top: str) -> str:
+        """A new path on the file system of `top`."""
+        if top == self._top:
+            return self._temporary.new_name()
+        os.makedirs(top, mode=0o700, exist_ok=True)
+        return os.path.join(top, f"{ids.random_hex(16)}.tmp")
+
+    def _make_folder(self, top: str, path: str) -> None:
+        if top == self._top:
+            files.make_folder(path, self._root)
+        else:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+
+    def _make(self, top: str, source: str, target: str, digest: str) -> None:
         was_known = self._verified.knows(source, signature_of([source]))
         with files.writing("an artifact's name", target):
-            files.make_folder(os.path.dirname(target), self._root)
+            self._make_folder(top, os.path.dirname(target))
             try:
                 os.link(source, target)
             except FileExistsError:
@@ -143,7 +195,7 @@ class Materializer:
             except OSError as error:
                 if error.errno not in NO_LINK:
                     raise
-                temporary = self._temporary.new_name()
+                temporary = self._temporary_in(top)
                 copied, _ = copy_in(source, temporary)
                 if copied != digest:
                     files.remove_file(temporary)
@@ -153,3 +205,31 @@ class Materializer:
         if was_known:
             # The link itself moved the ctime; without this the next deployment would hash the file again.
             self._verified.remember(source, signature_of([source]))
+
+
+def _write_file(path: str, data: bytes, temporary: str) -> None:
+    """Puts a small derived file in place whole."""
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY | files.O_CLOEXEC, 0o644)
+    try:
+        files.write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+
+
+def check_unpacked(path: str) -> str:
+    """'' for an unpacked archive that holds what its manifest says, else what is wrong with it. Reads all of it."""
+    try:
+        with open(path + _MANIFEST, "rb") as file:
+            entries = read_manifest(file.read())
+    except FileNotFoundError:
+        return "its manifest is gone"
+    except (OSError, ValueError):
+        return "its manifest cannot be read"
+    for part, expected in parts_of(path, entries):
+        try:
+            if digests.digest_of_file(part)[0] != expected:
+                return f"{part} was changed"
+        except OSError:
+            return f"{part} is gone"
+    return ""

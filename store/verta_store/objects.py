@@ -54,7 +54,7 @@ class TemporaryFolder:
                 top = os.path.join(self._root, "tmp")
                 path = os.path.join(top, self.leases.name)
                 with files.writing("a temporary folder", top):
-                    os.makedirs(top, exist_ok=True)
+                    files.make_folder(top, self._root)
                     drive.of(self._root).make_own_folder(path)
                 self._path = path
             return self._path

@@ -19,7 +19,7 @@ from . import description as descriptions
 from . import drive, ids, records
 from .authors import Author, Conflict
 from .description import FOLDERS, STORE_FILE, read_description
-from .errors import BadRecord, KeyTaken, StoreNotFound, UnknownEntity
+from .errors import BadRecord, KeyTaken, StoreFormatError, StoreNotFound, UnknownEntity
 from .index import EntityRow, Index, IndexState
 from .journal import JournalWriter
 from .materialize import Materializer, is_archive
@@ -31,6 +31,9 @@ from .tree import Entry, Trees
 from .verified import VerifiedCache
 
 _IN_MEMORY = ":memory:"
+
+# A fork waits this long at most for another thread's query; a rebuild of a large index takes longer.
+_FORK_WAITS_S = 10.0
 
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 
@@ -68,7 +71,14 @@ class Store:
             self._verified,
             is_case_sensitive=bool(capabilities.get("case_sensitive", True)),
         )
-        self._materializer = Materializer(root, self._objects, self._trees, self._temporary, self._verified)
+        self._materializer = Materializer(
+            root,
+            self._objects,
+            self._trees,
+            self._temporary,
+            self._verified,
+            os.path.join(cache_dir, "stores", self.id, "names"),
+        )
         self._index = Index(root, self.id, _IN_MEMORY if in_memory else os.path.join(folder, "index.sqlite"))
         # (entity, section) -> key -> record time: what this process knows to be logged, so that a log call needs no
         # query. Forgotten at each refresh that brought something of another writer.
@@ -226,10 +236,22 @@ class Store:
         if values:
             self.put_all(entity, {section: values}, overwrite=overwrite)
 
-    def put_all(self, entity: str, sections: Mapping[str, Mapping[str, Any]], *, overwrite: bool = False) -> None:
-        """Logs values of several sections in one record: all or none. Raises as `put` does."""
+    def put_all(
+        self,
+        entity: str,
+        sections: Mapping[str, Mapping[str, Any]],
+        *,
+        overwrite: bool = False,
+        drop: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Logs values of several sections in one record, all or none, and takes out the keys in `drop` with it.
+
+        Raises as `put` does.
+        """
         (first, values), *others = sections.items()
         fields: dict[str, Any] = {"s": first, "v": values}
+        if drop:
+            fields["drop"] = {section: list(keys) for section, keys in drop.items()}
         if others:
             fields["and"] = dict(others)
         # Between the look and the record no other thread may log the key: his value would lose without a word.
@@ -246,6 +268,9 @@ class Store:
             time = self._append(records.PUT, entity, fields)
             for section, part in sections.items():
                 known[section].update(dict.fromkeys(part, time))
+            for section, keys in (drop or {}).items():
+                for key in keys:
+                    self._known.get((entity, section), {}).pop(key, None)
 
         for kind, digest in named:
             # A collection may have taken it in the very moment; from the record on, none does.
@@ -292,7 +317,8 @@ class Store:
         return found
 
     def require_absent(self, entity: str, section: str, keys: Iterable[str]) -> None:
-        """Raises KeyTaken when a key is logged already: asked before long work, and again by `put`."""
+        """Raises KeyTaken when a key is logged already, by whomever: asked before long work, and again by `put`."""
+        self.refresh()
         self._require_absent(entity, section, keys, self._known_keys(entity, section))
 
     def _require_absent(self, entity: str, section: str, keys: Iterable[str], known: Mapping[str, int]) -> None:
@@ -505,10 +531,32 @@ class Store:
         self.refresh()
         return self._index.state()
 
+    def lost_journals(self) -> list[str]:
+        """Stems of journals that this user has read on this host and that are gone from the store."""
+        return self._index.lost_journals()
+
     def reading_connection(self) -> sqlite3.Connection:
         """A connection to the index as of now, for reading only; the caller closes it."""
         self.refresh()
         return self._index.reading_connection()
+
+    def _before_fork(self) -> None:
+        """Waits until no other thread is in the middle of something that the child would inherit half done.
+
+        SQLite's own locks cannot be made anew in a child: one that a thread held at the fork is held for ever.
+        """
+        for lock in self._locks():
+            lock.acquire(timeout=_FORK_WAITS_S)
+
+    def _after_fork_in_parent(self) -> None:
+        for lock in self._locks():
+            try:
+                lock.release()
+            except RuntimeError:
+                pass  # not acquired in time
+
+    def _locks(self) -> tuple[Any, ...]:
+        return self._lock, self._index.lock, self._verified.lock, self._journal.lock
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
@@ -553,6 +601,11 @@ def open_store(
     path = os.path.realpath(root)
     with _open_lock:
         store = _open_stores.get(path)
+        if store is not None and not _is_still(store):
+            # Another store stands in its place: what this process still had of the old one is let go.
+            del _open_stores[path]
+            store.close()
+            store = None
         is_there = descriptions.is_there(path)
         if store is not None and is_there:
             return store
@@ -600,6 +653,13 @@ def _require_64_bits(number: int) -> None:
         raise BadRecord(f"a time or an epoch is a whole number of at most 64 bits, not {number!r}")
 
 
+def _is_still(store: Store) -> bool:
+    try:
+        return bool(read_description(store.root)["store_id"] == store.id)
+    except (FileNotFoundError, StoreFormatError):
+        return True  # gone, or damaged: the next call on it says so
+
+
 def _reopen(root: str, cache_dir: str, durability: str) -> Store:
     """What a pickled Store becomes, in whatever process."""
     return open_store(root, cache_dir, durability=durability)
@@ -621,7 +681,9 @@ def _install_hooks() -> None:
     _has_hooks = True
     atexit.register(close_all)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork_in_child)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+        )
     # SIGTERM ends Python without `atexit`. Only where nobody else has taken the signal, and only from the main
     # thread, where Python allows it.
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -635,10 +697,25 @@ def _seal_and_die(number: int, frame: object) -> None:
     os.kill(os.getpid(), number)
 
 
+# The stores whose locks are held over a fork; another thread may open one meanwhile.
+_forking: list[Store] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = _open_stores.values()
+    for store in _forking:
+        store._before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for store in _forking:
+        store._after_fork_in_parent()
+
+
 def _after_fork_in_child() -> None:
     global _open_lock
     _open_lock = threading.Lock()
-    for store in _open_stores.values():
+    for store in list(_open_stores.values()):
         store._after_fork()
 
 

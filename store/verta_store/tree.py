@@ -67,6 +67,25 @@ def read_manifest(data: bytes) -> list[Entry]:
     return entries
 
 
+def parts_of(top: str, entries: list[Entry]) -> list[tuple[str, str]]:
+    """(path, digest) of every file of a manifest below the folder `top`."""
+    return [(os.path.join(top, *entry.path.split("/")), entry.digest) for entry in entries if not entry.is_folder]
+
+
+def folder_entries(top: str) -> list[Entry]:
+    """The manifest of a folder as it is now, by reading all of it; links are not followed."""
+    entries = []
+    for parent, folders, names in os.walk(top):
+        prefix = "" if parent == top else os.path.relpath(parent, top).replace(os.sep, "/") + "/"
+        entries += [Entry(prefix + name, True) for name in folders]
+        for name in names:
+            path = os.path.join(parent, name)
+            digest, size_bytes = digests.digest_of_file(path)
+            is_executable = bool(os.stat(path).st_mode & stat.S_IXUSR)
+            entries.append(Entry(prefix + name, False, is_executable, size_bytes, digest))
+    return entries
+
+
 def _sort_key(path: str) -> bytes:
     return unicodedata.normalize("NFC", path).encode("utf-8", "surrogatepass")
 
@@ -149,7 +168,7 @@ class Trees:
         if not self.has(digest):
             raise missing(digest, self._root)
         entries = self.entries(digest)
-        parts = self._parts(top, entries)
+        parts = parts_of(top, entries)
         try:
             try:
                 damaged = self._verified.check(top, parts)
@@ -169,10 +188,6 @@ class Trees:
         except (CorruptObject, OSError):  # a MissingObject is an OSError
             return False
         return True
-
-    @staticmethod
-    def _parts(top: str, entries: list[Entry]) -> list[tuple[str, str]]:
-        return [(os.path.join(top, *entry.path.split("/")), entry.digest) for entry in entries if not entry.is_folder]
 
     def put_tree(self, source: str) -> Ref:
         """Stores a copy of a folder, empty sub-folders too; durable when this returns.
@@ -265,7 +280,7 @@ class Trees:
                 # A damaged tree makes way for the copy that we hold.
                 files.move_to_trash(target, self._root, os.path.basename(temporary))
             if files.publish(temporary, target):
-                self._verified.remember(target, signature_of(path for path, _ in self._parts(target, entries)))
+                self._verified.remember(target, signature_of(path for path, _ in parts_of(target, entries)))
             else:
                 files.remove_folder(temporary)
             if not os.path.lexists(self.manifest_path(digest)):  # a collection was about to take the tree

@@ -10,18 +10,32 @@ import hashlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable
 
 from . import digest as digests
 
+# Time stamps without a fraction are those of a drive that has none: they move on in steps of one second or two (FAT,
+# some NFS and SMB servers). Within a step, and a little more for clocks that differ, they say nothing.
+_SECOND_NS = 10**9
+_UNSETTLED_NS = 4 * 10**9
+
 
 def signature_of(paths: Iterable[str]) -> str:
-    """What must stay the same for files to be trusted: one text over size, mtime, ctime and inode of each."""
+    """What must stay the same for files to be trusted: one text over size, mtime, ctime and inode of each.
+
+    '' when one of them is so new that a change to it, of the same size, would show in none of these.
+    """
     state = hashlib.sha256()
+    now_ns = time.time_ns()
+    is_settled = True
     for path in paths:
         found = os.stat(path)
+        latest_ns = max(found.st_mtime_ns, found.st_ctime_ns)
+        if not latest_ns % _SECOND_NS and now_ns - latest_ns < _UNSETTLED_NS:
+            is_settled = False
         state.update(b"%d %d %d %d\n" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
-    return state.hexdigest()
+    return state.hexdigest() if is_settled else ""
 
 
 class VerifiedCache:
@@ -31,7 +45,7 @@ class VerifiedCache:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
 
     def check(self, top: str, parts: list[tuple[str, str]]) -> str:
         """Makes sure that every (path, digest) is whole: from memory, or by reading. Returns '' or the damaged path.
@@ -52,13 +66,15 @@ class VerifiedCache:
                 return path
             if found != expected:
                 return path
-        if signature_of(path for path, _ in parts) == signature:
+        if signature and signature_of(path for path, _ in parts) == signature:
             self.remember(top, signature)
         return ""
 
     def knows(self, path: str, signature: str) -> bool:
         """Whether `path` was found whole with this signature."""
-        with self._lock:
+        if not signature:
+            return False
+        with self.lock:
             try:
                 row = self._open().execute("SELECT signature FROM verified WHERE path = ?", (path,)).fetchone()
             except (sqlite3.Error, OSError) as error:
@@ -68,7 +84,9 @@ class VerifiedCache:
 
     def remember(self, path: str, signature: str) -> None:
         """Notes that `path` was found whole. A cache that cannot be written costs time, nothing else."""
-        with self._lock:
+        if not signature:
+            return
+        with self.lock:
             try:
                 connection = self._open()
                 with connection:
@@ -78,14 +96,14 @@ class VerifiedCache:
 
     def close(self) -> None:
         """Closes the database."""
-        with self._lock:
+        with self.lock:
             if self._connection is not None and self._pid == os.getpid():
                 self._connection.close()
             self._connection = None
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: SQLite must not be used across it, not even to close."""
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         if self._connection is not None:
             _LEFT_BEHIND.append(self._connection)
         self._connection = None

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from verta_store import files, ids, journal
-from verta_store.errors import BadRecord, StoreWriteError
+from verta_store.errors import BadRecord, StoreNotFound, StoreWriteError
 from verta_store.journal import OPEN_SUFFIX, SEALED_SUFFIX, JournalWriter, Position, parse_journal, read_journal
 
 ENTITY = "6d2020cc-750d-8a86-ac65-e780f746b566"
@@ -354,7 +354,8 @@ def test_a_sealed_name_and_an_open_name_of_one_journal_are_one_journal(tmp_path:
         "host-12345678/b": OPEN_SUFFIX,
         "host-12345678/c": SEALED_SUFFIX,
     }
-    assert journal.list_journals(str(tmp_path / "nowhere")) == {}
+    with pytest.raises(StoreNotFound, match="is gone"):
+        journal.list_journals(str(tmp_path / "nowhere"))
 
 
 def test_a_full_drive_leaves_no_empty_journal_behind(

@@ -14,7 +14,7 @@ from verta_store.query import Query, SortKey, parse_sort_key
 from verta_store.records import ARTIFACTS, ATTRIBUTES, HYPERPARAMETERS, METRICS
 
 from .. import config
-from .terminal import plain, print_json, print_table, show_size, show_time, show_value
+from .terminal import plain, print_json, print_table, short, show_size, show_time, show_value
 
 if TYPE_CHECKING:
     from verta_store import Store
@@ -205,7 +205,7 @@ def ls(options: argparse.Namespace) -> int:
             ", ".join(f"{plain(k)}={show_value(v)}" for k, v in parts[s].items()) for s in (METRICS, HYPERPARAMETERS)
         ]
         experiment = plain(parents.get(row.parent, ""))
-        table.append((row.id[:8], plain(row.name), experiment, show_time(row.updated_ms), *shown))
+        table.append((row.id[:8], short(plain(row.name)), short(experiment), show_time(row.updated_ms), *shown))
     if not table:
         print(f"no runs in {store.root}")
         return 0
@@ -264,7 +264,7 @@ def artifacts(options: argparse.Namespace) -> int:
     if options.key is None:
         raise ValueError(f"which artifact? give one of its keys: {', '.join(run.get_artifact_keys()) or '(none)'}")
     target = options.target
-    if os.path.isdir(target):
+    if os.path.isdir(target) or target.endswith((os.sep, "/")):
         target = os.path.join(target, run.artifact_file_name(options.key))
     print(run.download_artifact(options.key, target))
     return 0

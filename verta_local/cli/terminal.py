@@ -19,6 +19,11 @@ def plain(text: str, *, keep_lines: bool = False) -> str:
     )
 
 
+def short(text: str, characters: int = 48) -> str:
+    """The text, cut where a column would grow too wide."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
 def show_value(value: Any) -> str:
     """A logged value in a few characters."""
     if isinstance(value, float):
