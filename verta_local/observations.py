@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,11 +67,12 @@ def _parse(text: str) -> datetime:
     return parsed
 
 
-def to_text(timestamp_ms: int) -> str:
-    """A time stamp as `get_observation` shows it: local time. As in Verta."""
+def to_texts(timestamps_ms: Iterable[int]) -> list[str]:
+    """Time stamps as `get_observation` shows them: local time. As in Verta."""
     from datetime import datetime  # noqa: PLC0415 - start-up time
 
-    return str(datetime.fromtimestamp(timestamp_ms / 1000))
+    at = datetime.fromtimestamp
+    return [str(at(timestamp_ms / 1000)) for timestamp_ms in timestamps_ms]
 
 
 def check_epoch(epoch: object) -> int:

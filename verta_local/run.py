@@ -141,10 +141,10 @@ class ExperimentRun(RunModel, Entity):
         Raises:
             KeyError: nothing was logged under this key.
         """
-        found = self._store.points(self._id, values.check_key(key))
-        if not found:
+        found = self._store.point_columns(self._id, values.check_key(key))
+        if not found.epochs:
             raise self._missing("observation", key, self._observation_keys())
-        return [(point.value, observations.to_text(point.timestamp_ms), point.epoch) for point in found]
+        return list(zip(found.values, observations.to_texts(found.timestamps_ms), found.epochs, strict=True))
 
     def get_observations(self) -> dict[str, list[tuple[Any, str, int]]]:
         """All series, each as from `get_observation`."""

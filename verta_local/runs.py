@@ -62,6 +62,8 @@ class LazyList(Generic[Item]):
                     seen.add(row.id)
                     yield self._make(self._store, row)
             offset += len(page)
+            if len(page) < self._page_limit:
+                return
 
     def set_page_limit(self, limit: int) -> None:
         """How many items are fetched at a time while iterating; 100 by default."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import ids
-from .records import decode_value, same_value
+from .records import decode_value, same_value, value_of
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def conflicts_sql(journals: Sequence[str] | None) -> tuple[str, Sequence[str]]:
     """A SELECT over the index for `conflicts_of`, with its parameters; only of what these journals lost, if given."""
     only = "" if journals is None else f" AND j.stem IN ({','.join('?' * len(journals))})"
     sql = (
-        "SELECT e.id, k.section, k.key, l.json, l.time, j.host, j.user, j.stem, e.kind, e.name, v.json, v.time, w.host,"
-        " w.user, v.seen IS NOT NULL FROM journals j JOIN losers l ON l.writer = j.id"
-        " JOIN vals v ON v.entity = l.entity AND v.key = l.key AND v.json <> l.json"
+        "SELECT e.id, k.section, k.key, l.json, l.time, j.host, j.user, j.stem, e.kind, e.name, v.num, v.text, v.json,"
+        " v.time, w.host, w.user, v.seen IS NOT NULL FROM journals j JOIN losers l ON l.writer = j.id"
+        " JOIN vals v ON v.entity = l.entity AND v.key = l.key"
         " JOIN journals w ON w.id = v.writer JOIN entities e ON e.num = l.entity JOIN keys k ON k.id = l.key"
         f" WHERE e.deleted IS NULL{only} ORDER BY l.time, j.stem, k.section, k.key"
     )
@@ -74,10 +74,10 @@ def conflicts_of(rows: Iterable[Sequence[Any]]) -> list[Conflict]:
     found = []
     for row in rows:
         entity, section, key, text, time, host, user, stem, kind, name = row[:10]
-        winner, won, winner_host, winner_user, is_overwrite = row[10:]
-        value, winner_value = decode_value(text), decode_value(winner)
+        won, winner_host, winner_user, is_overwrite = row[13:]
+        value, winner_value = decode_value(text), value_of(*row[10:13])
         if same_value(value, winner_value):
-            continue  # the order of a dict's keys may differ
+            continue
         found.append(
             Conflict(
                 entity,

@@ -19,6 +19,7 @@ from .roots import Roots
 from .store import Store, read_description
 from .trash import Part
 
+_JOURNAL_ADVICE = "bring the file back from a copy of the store"
 _ADVICE = "bring the file back from a copy of the store, or log the artifact again with overwrite=True"
 
 
@@ -75,7 +76,7 @@ def verify(store: Store, *, deep: bool = False) -> Report:
     for stem in store.lost_journals():
         path = os.path.join(root, "journals", stem + journal.SEALED_SUFFIX)
         what = "it is gone: this host has read it before"
-        report.problems.append(Problem("journal", path, what, (), "bring the file back from a copy of the store"))
+        report.problems.append(Problem("journal", path, what, advice=_JOURNAL_ADVICE))
     _check_referenced(store, report, references)
     if deep:
         _check_content(store, report, references)
@@ -123,10 +124,12 @@ class _Journals:
             try:
                 found = journal.read_listed(self._root, stem, suffix, journal.Position(), whole=True)
             except OSError as error:
-                self._report.problems.append(Problem("journal", path, f"it cannot be read: {error.strerror}"))
+                what = f"it cannot be read: {error.strerror}"
+                self._report.problems.append(Problem("journal", path, what, advice=_JOURNAL_ADVICE))
                 continue
             if found is None:
-                self._report.problems.append(Problem("journal", path, "it is gone, while the store was read"))
+                what = "it is gone, while the store was read"
+                self._report.problems.append(Problem("journal", path, what, advice=_JOURNAL_ADVICE))
                 continue
             path, part = found
             self._report.journal_count += 1
@@ -143,7 +146,7 @@ class _Journals:
         return references
 
     def _check(self, path: str, stem: str, suffix: str, part: journal.JournalPart) -> None:
-        advice = "the other records of this journal are read; bring the file back from a copy of the store"
+        advice = f"the other records of this journal are read; {_JOURNAL_ADVICE}"
         records_hurt = [damage for damage in part.damages if damage.what == "a damaged record"]
         for damage in records_hurt or part.damages:  # the footer's complaints say nothing more then
             where = f"{damage.what} at byte {damage.offset}"

@@ -204,10 +204,9 @@ class _Collection:
         folder = os.path.join(self._root, "tmp")
         files.make_folder(folder, self._root)
         path = os.path.join(folder, f"clock-{ids.random_hex(16)}")
-        with open(path, "xb"):
-            pass
-        now_ns = os.stat(path).st_mtime_ns
-        os.unlink(path)
+        with open(path, "xb") as file:
+            now_ns = os.fstat(file.fileno()).st_mtime_ns
+        files.remove_file(path)
         return self.rules.clock(now_ns)
 
     # -- who is at work, and what is named -------------------------------------------------------------------------

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from . import authors, drive, ids, ingest, journal, query, series
 from .authors import Author, Conflict
-from .records import JOURNAL, decode_value
+from .records import JOURNAL, value_of
 from .selection import Selection
 
 _T = TypeVar("_T")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # Another process of this user may be taking in a large journal.
 _BUSY_TIMEOUT_S = 20.0
@@ -39,7 +39,7 @@ CREATE INDEX entities_by_update ON entities (kind, parent, updated);
 CREATE INDEX entities_by_age ON entities (kind, updated);
 CREATE INDEX entities_by_parent ON entities (parent);
 CREATE TABLE keys (id INTEGER PRIMARY KEY, section TEXT NOT NULL, key TEXT NOT NULL, UNIQUE (section, key));
-CREATE TABLE vals (entity INTEGER NOT NULL, key INTEGER NOT NULL, num NUMERIC, text TEXT, json TEXT NOT NULL,
+CREATE TABLE vals (entity INTEGER NOT NULL, key INTEGER NOT NULL, num, text TEXT, json TEXT,
     time INTEGER NOT NULL, writer INTEGER NOT NULL, seen INTEGER,
     PRIMARY KEY (entity, key)) WITHOUT ROWID;
 CREATE INDEX vals_by_number ON vals (key, num);
@@ -278,6 +278,8 @@ class Index:
             if not drive.of(self._root).is_careful:
                 raise
             return None  # just made, and its mode not yet that of a shared store; `verify` tells of others
+        except IsADirectoryError:
+            return None  # damage, of which `verify` tells
         return None if found is None else found[1]
 
     def _load_positions(self, connection: sqlite3.Connection) -> bool:
@@ -411,10 +413,11 @@ class Index:
     def values(self, entity_id: str, section: str) -> dict[str, Any]:
         """Key -> value of one section of an entity, in the order of logging."""
         return self._decoded(
-            "SELECT k.key, v.json FROM vals v JOIN keys k ON k.id = v.key JOIN entities e ON e.num = v.entity"
+            "SELECT k.key, v.num, v.text, v.json"
+            " FROM vals v JOIN keys k ON k.id = v.key JOIN entities e ON e.num = v.entity"
             " WHERE e.id = ? AND k.section = ? ORDER BY v.time, v.key",
             (entity_id, section),
-            lambda rows: {key: decode_value(text) for key, text in rows},
+            lambda rows: {row[0]: value_of(*row[1:]) for row in rows},
         )
 
     def values_of_many(self, entity_ids: Sequence[str]) -> Iterator[tuple[str, str, str, Any]]:
@@ -422,23 +425,26 @@ class Index:
         for begin in range(0, len(entity_ids), 500):
             part = entity_ids[begin : begin + 500]
             yield from self._decoded(
-                "SELECT e.id, k.section, k.key, v.json FROM entities e JOIN vals v ON v.entity = e.num"
+                "SELECT e.id, k.section, k.key, v.num, v.text, v.json FROM entities e JOIN vals v ON v.entity = e.num"
                 f" JOIN keys k ON k.id = v.key WHERE e.id IN ({','.join('?' * len(part))}) ORDER BY v.time, v.key",
                 part,
-                lambda rows: [(entity_id, section, key, decode_value(text)) for entity_id, section, key, text in rows],
+                lambda rows: [(*row[:3], value_of(*row[3:])) for row in rows],
             )
 
     def points(self, entity_id: str, key: str) -> list[series.Point]:
         """The history of an observation, in the order of logging."""
-        found = self._decoded(
+        return [series.Point(*row) for row in zip(*self.point_columns(entity_id, key), strict=True)]
+
+    def point_columns(self, entity_id: str, key: str) -> series.Columns:
+        """The history of an observation as columns, in the order of logging."""
+        return self._decoded(
             "SELECT p.kind, p.point_count, p.data FROM points p JOIN keys k ON k.id = p.key"
             " JOIN entities e ON e.num = p.entity JOIN journals j ON j.id = p.writer"
             " WHERE e.id = ? AND k.section = ? AND k.key = ? ORDER BY j.stem, p.chunk",
             (entity_id, ingest.OBSERVATIONS, key),
-            lambda rows: [point for kind, count, data in rows for point in series.unpack(kind, count, data)],
+            # Of one time, the order is that of the journals' names.
+            lambda rows: series.join(series.unpack_columns(*row) for row in rows),
         )
-        found.sort(key=lambda point: point.time)  # stable: of one time, the order is that of the journals' names
-        return found
 
     def point_keys(self, entity_id: str) -> list[str]:
         """The keys that have observations."""

@@ -24,11 +24,22 @@ class Candidate(NamedTuple):  # and no dataclass: a rebuild makes one for every 
     seen: int | None  # of an overwrite: the time of the newest value that its writer knew (0: none)
     time: int
     writer: int
-    text: str  # the value as JSON
+    value: Any  # as JSON has it: NaN and its like still escaped
 
-    def columns(self) -> tuple[int | float | None, str | None]:
-        """What the value is searched by: a number, or a text."""
-        return searchable(records.decode_value(self.text))
+    @property
+    def text(self) -> str:
+        """The value as JSON text."""
+        return _text_of(self.value)
+
+    def columns(self) -> tuple[int | float | None, str | None, str | None]:
+        """What the index keeps: a number, or a text, for searching; and JSON where these two do not say it all."""
+        value = self.value
+        kind = type(value)
+        if kind is float or (kind is int and -(1 << 63) <= value < 1 << 63):
+            return value, None, None
+        if kind is str and (text := to_text(value)) == value:
+            return None, text, None
+        return (*searchable(records.unescape(value)), self.text)
 
 
 def searchable(value: Any) -> tuple[int | float | None, str | None]:
@@ -142,7 +153,7 @@ class Batch:
         seen = record.get("o")
         for section, values in ((record["s"], record["v"]), *record.get("and", {}).items()):
             for key, value in values.items():
-                candidate = Candidate(seen, time, writer, _text_of(value))
+                candidate = Candidate(seen, time, writer, value)
                 change.candidates.setdefault(self._key(section, key), []).append(candidate)
 
         for section, keys in record.get("drop", {}).items():
@@ -221,7 +232,7 @@ class Batch:
         dropped_at = change.drops.get(key, 0)
         if change.is_new and not dropped_at and len(candidates) == 1:
             winner = candidates[0]
-            winners.append((number, key, *winner.columns(), winner.text, winner.time, winner.writer, winner.seen))
+            winners.append((number, key, *winner.columns(), winner.time, winner.writer, winner.seen))
             return
         if not change.is_new:
             candidates, dropped_at = self._with_stored(number, key, candidates, dropped_at)
@@ -236,8 +247,7 @@ class Batch:
             winner = min(candidates, key=self._rank)
             # Those of the winner's value are kept too: a drop, or a record that arrives later, may decide otherwise.
             losers.extend((number, key, c.text, c.time, c.writer, c.seen) for c in candidates if c is not winner)
-        columns = winner.columns()
-        winners.append((number, key, *columns, winner.text, winner.time, winner.writer, winner.seen))
+        winners.append((number, key, *winner.columns(), winner.time, winner.writer, winner.seen))
 
     def _with_stored(
         self, number: int, key: int, candidates: list[Candidate], dropped_at: int
@@ -245,16 +255,18 @@ class Batch:
         """Adds what earlier batches stored of a key, and takes it out of the tables: it is decided anew."""
         row = self._db.execute("SELECT time FROM drops WHERE entity = ? AND key = ?", (number, key)).fetchone()
         dropped_at = max(dropped_at, row[0] if row else 0)
-        columns = "seen, time, writer, json"
         stored = self._db.execute(
-            f"SELECT {columns} FROM vals WHERE entity = ? AND key = ?"
-            f" UNION ALL SELECT {columns} FROM losers WHERE entity = ? AND key = ?",
+            "SELECT seen, time, writer, num, text, json FROM vals WHERE entity = ? AND key = ?"
+            " UNION ALL SELECT seen, time, writer, NULL, NULL, json FROM losers WHERE entity = ? AND key = ?",
             (number, key, number, key),
         ).fetchall()
         if stored:
             self._db.execute("DELETE FROM vals WHERE entity = ? AND key = ?", (number, key))
             self._db.execute("DELETE FROM losers WHERE entity = ? AND key = ?", (number, key))
-        return [*candidates, *(Candidate(*row) for row in stored)], dropped_at
+        return [
+            *candidates,
+            *(Candidate(row[0], row[1], row[2], _as_json_has_it(*row[3:])) for row in stored),
+        ], dropped_at
 
     def _rank(self, candidate: Candidate) -> tuple[Any, ...]:
         """The smallest wins: an overwrite before a plain value, the last overwrite, the first plain value."""
@@ -313,7 +325,7 @@ class Batch:
         if name_key is not None:
             self._db.executemany(
                 "UPDATE entities SET name = ? WHERE num = ?",
-                [(row[4] if row[3] is None else row[3], row[0]) for row in winners if row[1] == name_key],
+                [(str(row[2]) if row[3] is None else row[3], row[0]) for row in winners if row[1] == name_key],
             )
 
     def _spread_deletes(self) -> None:
@@ -375,6 +387,12 @@ def _without_replaced(candidates: list[Candidate]) -> list[Candidate]:
             seen_up_to = max(seen_up_to, min(one.seen, one.time - 1))
             own[one.writer] = max(own.get(one.writer, -1), one.time)
     return [one for one in candidates if one.time > seen_up_to and one.time >= own.get(one.writer, -1)]
+
+
+def _as_json_has_it(number: int | float | None, text: str | None, json_text: str | None) -> Any:
+    if json_text is not None:
+        return json.loads(json_text)
+    return text if number is None else number
 
 
 def _text_of(value: Any) -> str:

@@ -474,6 +474,8 @@ def list_journals(root: str, *, at_once: bool = False) -> dict[str, str]:
         with os.scandir(top) as listing:
             hosts = [entry.name for entry in listing if entry.is_dir()]
     except FileNotFoundError as error:
+        if os.path.isdir(root) and os.listdir(root):
+            return found  # an empty folder that a copy of the store did not keep
         raise StoreNotFound(
             f"the store {root} is gone: it was moved or deleted, or its drive is not mounted; bring it back, or open "
             "it where it is now with Client(path)",

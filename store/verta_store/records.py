@@ -157,6 +157,13 @@ def decode_value(text: str) -> Any:
     return unescape(value) if "$" in text else value
 
 
+def value_of(number: int | float | None, text: str | None, json_text: str | None) -> Any:
+    """The logged value of a row of `vals`."""
+    if json_text is not None:
+        return decode_value(json_text)
+    return text if number is None else number
+
+
 def same_value(left: Any, right: Any) -> bool:
     """Whether two logged values are the same one: equal, of the same types within, and NaN is itself.
 

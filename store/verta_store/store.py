@@ -26,7 +26,7 @@ from .materialize import Materializer, is_archive
 from .objects import Objects, Ref, TemporaryFolder, missing
 from .query import Query
 from .roots import digests_in
-from .series import Point
+from .series import Columns, Point
 from .tree import Entry, Trees
 from .verified import VerifiedCache
 
@@ -374,7 +374,7 @@ class Store:
         if found is None:
             found = -1
             if entity not in self._created:
-                found = max((point.epoch for point in self.points(entity, key)), default=-1)
+                found = max(self.point_columns(entity, key).epochs, default=-1)
             self._epochs[entity, key] = found
         return found
 
@@ -493,6 +493,11 @@ class Store:
         """The observations of a key, in the order of logging."""
         self.refresh()
         return self._index.points(entity, key)
+
+    def point_columns(self, entity: str, key: str) -> Columns:
+        """The observations of a key as columns, in the order of logging: some hundred times faster than `points`."""
+        self.refresh()
+        return self._index.point_columns(entity, key)
 
     def point_keys(self, entity: str) -> list[str]:
         """The keys that have observations."""

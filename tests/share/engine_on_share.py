@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import shim
+
 import verta_store
 
 ENGINE = str(Path(verta_store.__file__).parent)

@@ -36,7 +36,17 @@ CLIENT = [
     {"__init__", "demo", "utils"},
     {"cli", "__main__"},
 ]  # fmt: skip
-FORBIDDEN_IN_ENGINE = {"verta_local", "flask", "cloudpickle", "pickle", "waitress", "dill", "joblib", "marshal", "shelve"}
+FORBIDDEN_IN_ENGINE = {
+    "verta_local",
+    "flask",
+    "cloudpickle",
+    "pickle",
+    "waitress",
+    "dill",
+    "joblib",
+    "marshal",
+    "shelve",
+}
 
 
 def modules_of(package: str) -> dict[str, Path]:
@@ -131,7 +141,9 @@ def test_serving_and_deployment_meet_over_http_and_never_import_each_other() -> 
     for name in modules:
         rooms = {imported.split(".")[0] for imported in own_imports("verta_local", modules, name)}
         if name.startswith("serving"):
-            assert not rooms & {"deployment", "client", "run", "run_model", "runs", "project", "experiment", "cli"}, name
+            assert not rooms & {"deployment", "client", "run", "run_model", "runs", "project", "experiment", "cli"}, (
+                name
+            )
         if name.startswith("deployment"):
             assert "serving" not in rooms, name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def is_a_plain_name(name: str) -> bool:
         and not any(character in '<>:"/\\|?*\x7f' or character < " " for character in name)
         and name[-1] not in " ."
         and len(name.encode("utf-8")) <= 255
-        and name.split(".")[0].lower() not in ("con", "prn", "aux", "nul", "com1", "lpt9")
+        and not re.fullmatch(r"(con|prn|aux|nul|(com|lpt)[0-9])", name.split(".")[0].lower())
     )
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from test_records import KEY, VALUE, is_same
 
 import verta_store
 from verta_store import Store, close_all, files, open_store
+from verta_store.description import FOLDERS
 from verta_store.errors import (
     BadContent,
     BadRecord,
@@ -38,7 +40,6 @@ from verta_store.errors import (
 from verta_store.fsck import verify
 from verta_store.journal import list_journals
 from verta_store.query import Query
-from verta_store.description import FOLDERS
 
 # -- opening and making --------------------------------------------------------------------------------------------
 
@@ -393,10 +394,10 @@ for number in range(10**9):
     for _ in range(3):
         worker = start(code.replace('"x"', "sys.argv[3]"), store.root, store.cache_dir, os.urandom(4).hex())
         assert worker.stdout is not None
-        lines = [worker.stdout.readline() for _ in range(50)]
-        worker.send_signal(signal.SIGTERM)
-        lines += worker.stdout.readlines()
-        worker.wait()
+        with worker:
+            lines = [worker.stdout.readline() for _ in range(50)]
+            worker.send_signal(signal.SIGTERM)
+            lines += worker.stdout.readlines()
         acknowledged = [int(line) for line in lines[1:] if line.endswith("\n")]
         run = store.find(Query("run"))[0].id
         found = store.values(run, "metrics")
@@ -421,6 +422,8 @@ def test_a_fork_writes_its_own_journal_and_uses_its_own_index(store: Store, run:
             os.write(writer, store._journal.stem.encode())
             store.close()
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     store.put(run, "metrics", {"parent": 3})

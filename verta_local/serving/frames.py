@@ -45,11 +45,16 @@ class Frame:
 def send_frame(lane: socket.socket, code: int, body: bytes = b"", head: bytes = b"", meta: bytes = b"") -> None:
     """Writes one frame. Raises: OSError when the other side is gone, TimeoutError when it does not read."""
     start = _HEADER.pack(code, len(head), len(meta), len(body)) + head + meta
-    if len(body) < _JOIN_BELOW_BYTES:
+    if is_one_write(body):
         lane.sendall(start + body)
     else:
         lane.sendall(start)
         lane.sendall(body)
+
+
+def is_one_write(body: bytes) -> bool:
+    """Whether `send_frame` hands a frame with this body to the system in one piece."""
+    return len(body) < _JOIN_BELOW_BYTES
 
 
 class FrameReader:

@@ -12,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +29,7 @@ DEFAULT_THREADS = 4
 DEFAULT_PREDICT_TIMEOUT_S = 60.0
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
 _EXIT_GRACE_S = 3.0
+_CAN_WAIT_WITHOUT_COLLECTING = hasattr(os, "waitid")
 
 
 @dataclass(frozen=True)
@@ -58,20 +61,57 @@ class Observer(Protocol):
 
 
 class ChildGone(Exception):
-    """The child ended while it had a request."""
+    """The child ended while it had a request; `was_sent` tells whether the model can have seen any of it."""
+
+    def __init__(self, was_sent: bool = True) -> None:
+        super().__init__()
+        self.was_sent = was_sent
 
 
 class PredictTimeout(Exception):
     """The child did not answer in time; its lane can not be used again."""
 
 
-@dataclass
 class _Lane:
-    socket: socket.socket
-    reader: frames.FrameReader = field(init=False)
+    """A connection to the child that is closed only when nobody uses it.
 
-    def __post_init__(self) -> None:
-        self.reader = frames.FrameReader(self.socket)
+    The watching thread ends a lane while a request thread is about to read from it. Were it closed in that moment,
+    its descriptor's number would go to the next child's lane, and the old request would wait there, or steal an
+    answer. So ending is shutting down, which wakes the reader, and the last one to let go closes.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._reader = frames.FrameReader(connection)
+        self._lock = threading.Lock()
+        self._users = 0
+        self._has_ended = False
+
+    @contextmanager
+    def using(self) -> Iterator[tuple[socket.socket, frames.FrameReader]]:
+        """The connection and its reader, which stay open inside the `with`. Raises: BrokenPipeError after `end()`."""
+        with self._lock:
+            if self._has_ended:
+                raise BrokenPipeError
+            self._users += 1
+        try:
+            yield self._socket, self._reader
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._has_ended and not self._users:
+                    self._socket.close()
+
+    def end(self) -> None:
+        """Wakes whoever reads or writes, and closes once they have let go."""
+        with self._lock:
+            self._has_ended = True
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)  # a program that the model started may hold the other end
+            except OSError:
+                pass
+            if not self._users:
+                self._socket.close()
 
 
 class ChildProcess:
@@ -84,6 +124,7 @@ class ChildProcess:
         self.is_ready = False
         self.reported_failure = False
         self.retiring = False
+        self.is_gone = False  # a request found it dead: it gets no further one, though its end is not known yet
         self.in_flight = 0
         self.hung = 0
         self.idle: list[int] = list(range(program.threads))  # a heap: the lowest idle lane is taken first
@@ -92,6 +133,8 @@ class ChildProcess:
         self._log = log
         self._log_start = log.size_bytes()
         self._observer = observer
+        self._signal_lock = threading.Lock()  # a process is not signalled once it was collected: its id is free then
+        self._is_collected = False
         self._start(work_folder)
 
     @property
@@ -99,8 +142,8 @@ class ChildProcess:
         return self._popen.pid
 
     def take_lane(self) -> int | None:
-        """The lowest idle lane, or None. Call with the owner's lock held."""
-        if not self.idle:
+        """The lowest idle lane, or None, also when the process has ended. Call with the owner's lock held."""
+        if not self.idle or self.is_gone or self.ended.is_set():
             return None
         self.in_flight += 1
         return heapq.heappop(self.idle)
@@ -117,14 +160,18 @@ class ChildProcess:
 
     def exchange(self, lane_number: int, code: int, body: bytes, head: bytes) -> frames.Frame:
         """Sends one request on a taken lane and waits for its answer. Raises: ChildGone, PredictTimeout."""
-        lane = self._lanes[lane_number]
+        was_sent = False
         try:
-            frames.send_frame(lane.socket, code, body, head)
-            return lane.reader.read()
+            with self._lanes[lane_number].using() as (lane, reader):
+                # A small request is one write: when that fails, the child has read nothing of it.
+                was_sent = not frames.is_one_write(body)
+                frames.send_frame(lane, code, body, head)
+                was_sent = True
+                return reader.read()
         except TimeoutError:
             raise PredictTimeout from None
         except (EOFError, OSError):
-            raise ChildGone from None
+            raise ChildGone(was_sent) from None
 
     def ending(self) -> str:
         """How the process ended, as the end of a sentence, with the last lines that it wrote."""
@@ -147,7 +194,8 @@ class ChildProcess:
         """Ends the process: in an orderly way within `grace_s`, else by SIGKILL. Returns when it is gone."""
         if grace_s > 0 and not self.ended.is_set():
             try:
-                frames.send_frame(self._control, frames.EXIT)
+                with self._control.using() as (control, _):
+                    frames.send_frame(control, frames.EXIT)
             except OSError:
                 pass  # it is on its way out
             self.ended.wait(grace_s)
@@ -157,14 +205,17 @@ class ChildProcess:
 
     def kill(self) -> None:
         """Sends SIGKILL to the process and all that it started."""
-        if self.ended.is_set():
-            return
+        with self._signal_lock:
+            if not self._is_collected:
+                self._kill_group()
+
+    def _kill_group(self) -> None:
         try:
             if sys.platform != "win32":
                 os.killpg(self._popen.pid, signal.SIGKILL)
             else:
                 self._popen.kill()
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # PermissionError: macOS, for a process that has ended
             pass
 
     def _start(self, work_folder: Path) -> None:
@@ -195,10 +246,9 @@ class ChildProcess:
             popen.wait()
             ends.close()
             raise
-        self._control, self._lifeline = lanes[0], lanes[1]
         for lane in lanes[2:]:
             lane.settimeout(program.predict_timeout_s)
-        self._lanes = [_Lane(lane) for lane in lanes[2:]]
+        self._control, self._lifeline, *self._lanes = map(_Lane, lanes)
         self._popen = popen
 
     def watch(self) -> None:
@@ -213,9 +263,10 @@ class ChildProcess:
             "body_limit_bytes": self.program.body_limit_bytes,
         }
         try:
-            frames.send_frame(self._control, frames.LOAD, json.dumps(order).encode())
-            report = self._first_report(popen)
-        except OSError:
+            with self._control.using() as (control, reader):
+                frames.send_frame(control, frames.LOAD, json.dumps(order).encode())
+                report = self._first_report(popen, control, reader)
+        except (EOFError, OSError):
             report = None
         if report is not None and report.code == frames.READY:
             self.batch_predict = bool(json.loads(report.body)["batch_predict"])
@@ -225,36 +276,48 @@ class ChildProcess:
             found = json.loads(report.body)
             self.reported_failure = True
             self._observer.child_failed(self, str(found["message"]), str(found["traceback"]))
-        self._wait_for_end(popen)
+        self._collect(popen)
         self.ended.set()
-        for lane in self._lanes:
-            try:
-                lane.socket.shutdown(socket.SHUT_RDWR)  # a program that the model started may hold the other end
-            except OSError:
-                pass
+        for lane in (self._control, self._lifeline, *self._lanes):
+            lane.end()
         self._observer.child_ended(self)
-        for open_socket in (self._control, self._lifeline, *(lane.socket for lane in self._lanes)):
-            open_socket.close()
 
-    def _first_report(self, popen: subprocess.Popen[bytes]) -> frames.Frame | None:
-        """READY or FAILED, or None when the child ended before it said either."""
+    def _first_report(
+        self, popen: subprocess.Popen[bytes], control: socket.socket, reader: frames.FrameReader
+    ) -> frames.Frame | None:
+        """READY or FAILED, or None when the child ended before it said either. Raises: EOFError, OSError."""
         # Not one long read: a program that the loading model started may keep the other end open after its death.
         with selectors.DefaultSelector() as selector:
-            selector.register(self._control, selectors.EVENT_READ)
+            selector.register(control, selectors.EVENT_READ)
             while not selector.select(timeout=0.5):
-                if popen.poll() is not None:
+                if _has_ended(popen):
                     return None
-        try:
-            return frames.FrameReader(self._control).read()
-        except (EOFError, OSError):
-            return None
+        return reader.read()
 
-    def _wait_for_end(self, popen: subprocess.Popen[bytes]) -> None:
-        if hasattr(os, "waitid"):
-            try:
-                os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
-                # Not reaped yet, so the group's number cannot have been given to anyone else.
-                os.killpg(popen.pid, signal.SIGKILL)
-            except (ChildProcessError, ProcessLookupError, PermissionError):
-                pass
-        popen.wait()
+    def _collect(self, popen: subprocess.Popen[bytes]) -> None:
+        """Waits for the end of the process, ends what it started, and collects it."""
+        if not _CAN_WAIT_WITHOUT_COLLECTING:
+            popen.wait()
+            self._is_collected = True
+            return
+        try:
+            os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            pass  # the program around us has collected it: nothing is known of its group any more
+        else:
+            with self._signal_lock:
+                # Not collected yet, so the group's number cannot have been given to anyone else.
+                self._kill_group()
+        with self._signal_lock:
+            popen.wait()
+            self._is_collected = True
+
+
+def _has_ended(popen: subprocess.Popen[bytes]) -> bool:
+    """Whether the process has ended; it is not collected by that where the system allows."""
+    if not _CAN_WAIT_WITHOUT_COLLECTING:
+        return popen.poll() is not None
+    try:
+        return os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True
