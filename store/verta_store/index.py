@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from . import authors, drive, ids, ingest, journal, query, series
 from .authors import Author, Conflict
@@ -64,8 +64,7 @@ CREATE TABLE lost (stem TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 
-@dataclass(frozen=True)
-class EntityRow:
+class EntityRow(NamedTuple):
     """An entity as the index knows it."""
 
     id: str
@@ -98,6 +97,7 @@ class Index:
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._positions: dict[str, tuple[int, journal.Position]] = {}
+        self._key_numbers: dict[tuple[str, str], int] = {}  # of the open database; they never change in it
         self._data_version = -1
         self.newest_time = 0
         self._lost: set[str] = set()  # journals that were read and are gone, until they are noted in the next index
@@ -200,6 +200,7 @@ class Index:
             connection.close()
             raise
         self._connection, self._pid = connection, os.getpid()
+        self._key_numbers = {}
         self._positions = {}
         self._data_version = -1
         return connection
@@ -231,6 +232,14 @@ class Index:
     # -- catching up -----------------------------------------------------------------------------------------------
 
     def _refresh(self) -> int:
+        new_records = self._take_in_all()
+        # Where another process was a step ahead with a journal, what stands behind it was not taken in: a record of
+        # our own, it may be, and who logs a value finds it at the next look.
+        while self._data_version == -1:
+            new_records += self._take_in_all()
+        return new_records
+
+    def _take_in_all(self) -> int:
         connection = self._open()
         has_news = self._load_positions(connection)
         has_news |= self._release_quarantine(connection)
@@ -398,8 +407,13 @@ class Index:
         )
 
     def _key_number(self, connection: sqlite3.Connection, section: str, key: str) -> int | None:
-        row = connection.execute("SELECT id FROM keys WHERE section = ? AND key = ?", (section, key)).fetchone()
-        return int(row[0]) if row else None
+        number = self._key_numbers.get((section, key))
+        if number is None:
+            row = connection.execute("SELECT id FROM keys WHERE section = ? AND key = ?", (section, key)).fetchone()
+            if row is None:
+                return None
+            number = self._key_numbers[section, key] = int(row[0])
+        return number
 
     def key_times(self, entity_id: str, section: str) -> dict[str, int]:
         """Key -> record time of one section of an entity."""
@@ -438,12 +452,14 @@ class Index:
     def point_columns(self, entity_id: str, key: str) -> series.Columns:
         """The history of an observation as columns, in the order of logging."""
         return self._decoded(
-            "SELECT p.kind, p.point_count, p.data FROM points p JOIN keys k ON k.id = p.key"
+            "SELECT p.kind, p.point_count, p.data, p.writer FROM points p JOIN keys k ON k.id = p.key"
             " JOIN entities e ON e.num = p.entity JOIN journals j ON j.id = p.writer"
             " WHERE e.id = ? AND k.section = ? AND k.key = ? ORDER BY j.stem, p.chunk",
             (entity_id, ingest.OBSERVATIONS, key),
             # Of one time, the order is that of the journals' names.
-            lambda rows: series.join(series.unpack_columns(*row) for row in rows),
+            lambda rows: series.join(
+                [series.unpack_columns(*row[:3]) for row in rows], is_ordered=len({row[3] for row in rows}) < 2
+            ),
         )
 
     def point_keys(self, entity_id: str) -> list[str]:

@@ -1,0 +1,55 @@
+"""What may be asked of a deployment: its threads, its time limit, its token.
+
+Both sides check with these rules: whoever deploys, before anything is started, and the serving process, which believes
+nobody.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Four requests at a time: Python code takes turns anyway, so more threads only help models that wait; with four, a
+# short request passes by three long ones, and the stacks cost next to nothing.
+DEFAULT_THREADS = 4
+DEFAULT_PREDICT_TIMEOUT_S = 60.0
+_THREADS_LIMIT = 64
+_PREDICT_TIMEOUT_LIMIT_S = 7 * 24 * 3600.0  # longer than any prediction; a socket refuses far larger numbers
+_TOKEN = re.compile(r"[!-~]+")
+_TOKEN_LIMIT_CHARACTERS = 4096  # proxies and servers commonly bound all headers of a request to 8 KiB
+
+
+def check_threads(threads: object) -> int:
+    """The number of requests that run at a time, if it is one. Raises: ValueError."""
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= _THREADS_LIMIT:
+        raise ValueError(f"threads must be a whole number from 1 to {_THREADS_LIMIT}, not {threads!r:.100}")
+    return threads
+
+
+def check_predict_timeout_s(timeout_s: object) -> float:
+    """The seconds that one prediction may take, if it is such a number. Raises: ValueError."""
+    is_number = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
+    if not is_number or not 0 < timeout_s <= _PREDICT_TIMEOUT_LIMIT_S:  # type: ignore[operator]
+        limit = f"{_PREDICT_TIMEOUT_LIMIT_S:.0f}"
+        raise ValueError(f"predict_timeout_s must be a number of seconds over 0, up to {limit}, not {timeout_s!r:.100}")
+    return float(timeout_s)  # type: ignore[arg-type]
+
+
+def check_token(token: object, no_token: bool = False) -> str | None:
+    """The token, if a header can carry it; None for none. Raises: ValueError; the token is never in its message."""
+    if token is None:
+        return None
+    if no_token:
+        raise ValueError("give a token or no_token, not both")
+    if not isinstance(token, str):
+        raise ValueError(f"a token must be text, not {type(token).__name__}")
+    if not _TOKEN.fullmatch(token):
+        found = "an empty one" if not token else "one with other characters"
+        raise ValueError(
+            f"a token must be printable ASCII text without blanks, because it travels in a header; found {found}"
+        )
+    if len(token) > _TOKEN_LIMIT_CHARACTERS:
+        raise ValueError(
+            f"a token may have {_TOKEN_LIMIT_CHARACTERS} characters at most, because it travels in a header; "
+            f"found {len(token)}"
+        )
+    return token
