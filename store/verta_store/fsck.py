@@ -185,8 +185,9 @@ def _collect(record: dict[str, Any], references: _References) -> None:
                 if kind not in ("blob", "tree") or not digests.is_digest(digest):
                     references.impossible.append(f"run {record['e']} key {key!r}")
                     continue
-                references.objects.setdefault((kind, digest), set()).add(f"{record['e']}:{key}")
-                references.sizes[kind, digest] = size_bytes if isinstance(size_bytes, int) else -1
+                reference = (str(kind), str(digest))
+                references.objects.setdefault(reference, set()).add(f"{record['e']}:{key}")
+                references.sizes[reference] = size_bytes if isinstance(size_bytes, int) else -1
 
 
 def _check_referenced(store: Store, report: Report, references: _References) -> None:

@@ -165,8 +165,8 @@ class Materializer:
     def _is_as_unpacked(self, target: str) -> bool:
         """Whether an unpacked archive still holds what its manifest says; what lies there besides does not count."""
         try:
-            with open(target + _MANIFEST, "rb") as file:
-                entries = read_manifest(file.read())
+            # Looked for twice on a share: what is taken for spoilt is cleared away, and another host may be using it.
+            entries = read_manifest(drive.of(self._root).look(target + _MANIFEST, files.read_file))
             return not self._verified.check(target, parts_of(target, entries))
         except (OSError, ValueError):
             return False
@@ -209,12 +209,13 @@ class Materializer:
 
 def _write_file(path: str, data: bytes, temporary: str) -> None:
     """Puts a small derived file in place whole."""
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY | files.O_CLOEXEC, 0o644)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY | files.O_CLOEXEC, 0o600)
     try:
         files.write_all(descriptor, data)
+        drive.set_mode(descriptor, files.READ_ONLY)
     finally:
         os.close(descriptor)
-    os.replace(temporary, path)
+    drive.holding(path).rename(temporary, path, replace=True)
 
 
 def check_unpacked(path: str) -> str:

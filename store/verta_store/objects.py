@@ -18,6 +18,8 @@ from . import digest as digests
 from . import drive, files, ids, trash
 from .errors import BadContent, CorruptObject, MissingObject
 from .leases import FRESH, GONE, REFUSED, Leases
+from .source_memory import SourceMemory
+from .source_memory import signature as file_signature
 from .verified import VerifiedCache, signature_of
 
 Result = TypeVar("Result")
@@ -80,9 +82,10 @@ class TemporaryFolder:
 class Objects:
     """The blobs of one store."""
 
-    def __init__(self, root: str, temporary: TemporaryFolder, verified: VerifiedCache) -> None:
+    def __init__(self, root: str, temporary: TemporaryFolder, verified: VerifiedCache, memory: SourceMemory) -> None:
         self._root = root
         self._temporary = temporary
+        self.memory = memory
         self._verified = verified
         self._top = os.path.join(root, "objects")
         self._has_pins = False
@@ -220,11 +223,26 @@ class Objects:
             FileNotFoundError, PermissionError: the source cannot be opened.
             BadContent: the source is not a regular file.
         """
+        remembered = self._remembered(source)
+        if remembered is not None:
+            return remembered
         temporary = self._temporary.new_name()
-        digest, size_bytes = copy_in(source, temporary)
+        digest, size_bytes = copy_in(source, temporary, memory=self.memory)
         with files.writing("an object", self._top):
             self._publish(temporary, digest)
+        self.memory.save()
         return Ref("blob", digest, size_bytes)
+
+    def _remembered(self, source: str) -> Ref | None:
+        """The blob of a file that was logged before and has not changed since, without reading it; else None."""
+        path = os.path.realpath(source)
+        signature, digest = self.memory.known_below(path).get(path, ("", ""))
+        if not digest:
+            return None
+        status = os.stat(path)
+        if file_signature(status) == signature and self.has(digest) and self.is_whole(digest) and self.keep(digest):
+            return Ref("blob", digest, status.st_size)
+        return None
 
     def put_stream(self, read: Callable[[int], bytes]) -> Ref:
         """Stores what `read(size)` returns until it returns nothing; durable when this returns."""
@@ -308,7 +326,7 @@ class Objects:
             MissingObject: it is not there.
             CorruptObject: its bytes are not those that were stored.
         """
-        data = self._look(digest, _read)
+        data = self._look(digest, files.read_file)
         if digests.digest_of_bytes(data) != digest:
             raise corrupt(digest, self.path(digest))
         return data
@@ -357,9 +375,17 @@ def corrupt(digest: str, path: str) -> CorruptObject:
 
 
 def copy_in(
-    source: str, target: str, *, is_executable: bool = False, sync: bool = True, follow_links: bool = True
+    source: str,
+    target: str,
+    *,
+    is_executable: bool = False,
+    sync: bool = True,
+    follow_links: bool = True,
+    memory: SourceMemory | None = None,
 ) -> tuple[str, int]:
     """Copies a regular file into the store's file system and hashes the copy. Returns (digest, size in bytes).
+
+    `memory` notes what the source looked like, for the next time; its `save` is the caller's.
 
     Raises:
         FileNotFoundError, PermissionError: the source cannot be opened.
@@ -385,6 +411,7 @@ def copy_in(
         status = os.fstat(reader)
         if status.st_mode & 0o170000 != 0o100000:
             raise BadContent(f"{source} is not a regular file or folder, so it cannot be logged", path=source)
+        before = memory.begin(reader) if memory is not None else None
         with files.writing("an object", target):
             writer = _create(target)
         try:
@@ -399,14 +426,11 @@ def copy_in(
             files.remove_file(target)
             raise
         os.close(writer)
+        if memory is not None:
+            memory.note(os.path.realpath(source), before, reader, result[0])
     finally:
         os.close(reader)
     return result
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
 
 
 def _create(path: str) -> int:

@@ -17,11 +17,11 @@ A cache: deletable at any time, and then everything is read once more.
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
 import time
-from collections.abc import Iterable
 from typing import Any
+
+from .local_cache import LocalCache
 
 # File systems that move mtime and ctime at the first store to a clean page.
 _TRUSTED = {"ext2", "ext3", "ext4", "xfs", "btrfs"}
@@ -38,26 +38,25 @@ def signature(status: os.stat_result) -> str:
     return f"{status.st_size} {times} {status.st_ino} {status.st_dev} {status.st_mode & 0o111}"
 
 
-class SourceMemory:
+class SourceMemory(LocalCache):
     """Absolute path of a user's file -> (signature, digest)."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
-        self._pid = 0
+        super().__init__(
+            path,
+            "CREATE TABLE IF NOT EXISTS sources"
+            " (path TEXT PRIMARY KEY, signature TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID",
+        )
         self._trusted_devices: dict[int, bool] = {}
         self._waiting: list[tuple[str, str, str]] = []
 
     def known_below(self, folder: str) -> dict[str, tuple[str, str]]:
         """Path -> (signature, digest) of all that is remembered in a folder, or of one file."""
-        try:
-            rows = self._open().execute(
-                "SELECT path, signature, digest FROM sources WHERE path = ? OR (path >= ? AND path < ?)",
-                (folder, folder + os.sep, folder + chr(ord(os.sep) + 1)),
-            )
-            return {path: (found, digest) for path, found, digest in rows}
-        except (sqlite3.Error, OSError):
-            return {}
+        rows = self.rows(
+            "SELECT path, signature, digest FROM sources WHERE path = ? OR (path >= ? AND path < ?)",
+            (folder, folder + os.sep, folder + chr(ord(os.sep) + 1)),
+        )
+        return {path: (found, digest) for path, found, digest in rows}
 
     def begin(self, descriptor: int) -> os.stat_result | None:
         """To be called before a file's first byte is read: its status, or None when it must not be remembered.
@@ -76,46 +75,10 @@ class SourceMemory:
             self._waiting.append((path, signature(before), digest))
 
     def save(self) -> None:
-        """Writes what `note` took in. A cache that cannot be written costs time, nothing else."""
+        """Writes what `note` took in."""
         waiting, self._waiting = self._waiting, []
-        self._write(waiting)
-
-    def close(self) -> None:
-        """Closes the database."""
-        if self._connection is not None and self._pid == os.getpid():
-            self._connection.close()
-        self._connection = None
-
-    def _write(self, rows: Iterable[tuple[str, str, str]]) -> None:
-        if not rows:
-            return
-        try:
-            connection = self._open()
-            with connection:
-                connection.executemany("INSERT OR REPLACE INTO sources VALUES (?, ?, ?)", rows)
-        except (sqlite3.Error, OSError, UnicodeEncodeError):
-            self.close()
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None or self._pid != os.getpid():
-            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = OFF")
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS sources"
-                    " (path TEXT PRIMARY KEY, signature TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID"
-                )
-            except sqlite3.DatabaseError:
-                connection.close()
-                try:
-                    os.unlink(self._path)  # damaged: it is only a cache
-                except FileNotFoundError:
-                    pass
-                raise
-            self._connection, self._pid = connection, os.getpid()
-        return self._connection
+        if waiting:
+            self.write("INSERT OR REPLACE INTO sources VALUES (?, ?, ?)", waiting)
 
     def _is_trusted(self, device: int) -> bool:
         found = self._trusted_devices.get(device)

@@ -27,6 +27,7 @@ from .objects import Objects, Ref, TemporaryFolder, missing
 from .query import Query
 from .roots import digests_in
 from .series import Columns, Point
+from .source_memory import SourceMemory
 from .tree import Entry, Trees
 from .verified import VerifiedCache
 
@@ -63,7 +64,8 @@ class Store:
         self.leases = self._temporary.leases
         in_memory = folder.startswith(_IN_MEMORY)
         self._verified = VerifiedCache(_IN_MEMORY if in_memory else os.path.join(folder, "verified.sqlite"))
-        self._objects = Objects(root, self._temporary, self._verified)
+        self._sources = SourceMemory(_IN_MEMORY if in_memory else os.path.join(folder, "sources.sqlite"))
+        self._objects = Objects(root, self._temporary, self._verified, self._sources)
         self._trees = Trees(
             root,
             self._objects,
@@ -411,6 +413,7 @@ class Store:
         self._temporary.close()
         self._index.close()
         self._verified.close()
+        self._sources.close()
 
     def _append(self, kind: str, entity: str, fields: Mapping[str, Any]) -> int:
         # It is written into the record as it is. A look-up, because the expression costs 0.4 us of a log call's 10.
@@ -569,6 +572,7 @@ class Store:
         self._temporary.forget_after_fork()
         self._index.forget_after_fork()
         self._verified.forget_after_fork()
+        self._sources.forget_after_fork()
 
 
 # One Store a folder and process, so that all users of it in a process share one journal and one picture of the keys.

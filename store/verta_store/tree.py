@@ -19,6 +19,7 @@ from . import drive, files, trash
 from .errors import BadContent, CorruptObject, StoreWriteError
 from .leases import GONE, REFUSED
 from .objects import Objects, Ref, TemporaryFolder, copy_in, corrupt, missing
+from .source_memory import signature as file_signature
 from .verified import VerifiedCache, signature_of
 
 # From this size on a file in a tree is a hard link to a blob, so that the shards of checkpoints are stored once.
@@ -65,6 +66,11 @@ def read_manifest(data: bytes) -> list[Entry]:
         name = json.loads(path)
         entries.append(Entry(name, kind == "dir", mode == "x", int(size), "" if digest == "-" else digest))
     return entries
+
+
+def _ref(digest: str, entries: list[Entry]) -> Ref:
+    size_bytes = sum(entry.size_bytes for entry in entries)
+    return Ref("tree", digest, size_bytes, sum(not entry.is_folder for entry in entries))
 
 
 def parts_of(top: str, entries: list[Entry]) -> list[tuple[str, str]]:
@@ -136,7 +142,7 @@ class Trees:
         found = self._temporary.leases.freshen(path)
         if found == REFUSED:
             try:
-                self._write_manifest(path, _read(path))
+                self._write_manifest(path, files.read_file(path))
             except FileNotFoundError:
                 return False
         # The manifest is freshened before the folder is looked for. A collection takes the folder first and then
@@ -201,12 +207,17 @@ class Trees:
         """
         found = list(_walk(source))
         self._check_names(source, [path for path, _, _ in found])
+        remembered = self._remembered(os.path.realpath(source), found)
+        if remembered is not None:
+            return remembered
         temporary = self._temporary.new_name()
         with files.writing("a folder", temporary):
             drive.of(self._root).make_own_folder(temporary)
         try:
             entries, shared = self._copy(found, temporary)
-            return self._publish(entries, shared, temporary)
+            ref = self._publish(entries, shared, temporary)
+            self._objects.memory.save()
+            return ref
         except BaseException as error:
             files.remove_folder(temporary)
             if isinstance(error, StoreWriteError) and error.errno == errno.EEXIST:
@@ -217,6 +228,30 @@ class Trees:
                     path=source,
                 ) from error
             raise
+
+    def _remembered(self, source: str, found: list[tuple[str, str, bool]]) -> Ref | None:
+        """The tree of a folder that was logged before and has not changed since, by `stat` alone; else None."""
+        known = self._objects.memory.known_below(source)
+        if not known:
+            return None
+        entries = []
+        for path, origin, is_folder in found:
+            if is_folder:
+                entries.append(Entry(path, True))
+                continue
+            signature, digest = known.get(origin, ("", ""))
+            status = os.stat(origin)
+            if not digest or signature != file_signature(status):
+                return None
+            entries.append(Entry(path, False, bool(status.st_mode & stat.S_IXUSR), status.st_size, digest))
+        digest = digests.digest_of_bytes(write_manifest(entries))
+        top = self.path(digest)
+        try:
+            if not self.has(digest) or self._verified.check(top, parts_of(top, entries)) or not self.keep(digest):
+                return None
+        except FileNotFoundError:
+            return None
+        return _ref(digest, entries)
 
     def _copy(self, found: list[tuple[str, str, bool]], temporary: str) -> tuple[list[Entry], set[str]]:
         """Makes the folder, synced. Returns its entries, and the digests of those that are blobs too."""
@@ -233,7 +268,12 @@ class Trees:
                 continue
             is_executable = bool(os.stat(origin).st_mode & stat.S_IXUSR)
             digest, size_bytes = copy_in(
-                origin, target, is_executable=is_executable, sync=sync_each, follow_links=False
+                origin,
+                target,
+                is_executable=is_executable,
+                sync=sync_each,
+                follow_links=False,
+                memory=self._objects.memory,
             )
             if size_bytes >= LINK_FROM_BYTES and not is_executable:
                 with files.writing("an object", target):
@@ -268,8 +308,6 @@ class Trees:
     def _publish(self, entries: list[Entry], shared: set[str], temporary: str) -> Ref:
         manifest = write_manifest(entries)
         digest = digests.digest_of_bytes(manifest)
-        size_bytes = sum(entry.size_bytes for entry in entries)
-        ref = Ref("tree", digest, size_bytes, sum(not entry.is_folder for entry in entries))
         target = self.path(digest)
         folder = os.path.dirname(target)
         with files.writing("a folder", target):
@@ -288,7 +326,7 @@ class Trees:
             files.sync_folder(folder)
             for shard in {os.path.dirname(self._objects.path(one)) for one in shared}:
                 files.sync_folder(shard)
-        return ref
+        return _ref(digest, entries)
 
     def _publish_manifest(self, digest: str, manifest: bytes) -> None:
         path = self.manifest_path(digest)
@@ -314,7 +352,7 @@ class Trees:
             where.rename(draft, path, replace=True)
         except OSError:
             # Another host's, not seen before and being read by somebody: the same bytes.
-            if not os.path.lexists(path) or where.look(path, _read) != manifest:
+            if not os.path.lexists(path) or where.look(path, files.read_file) != manifest:
                 raise
             files.remove_file(draft)
 
@@ -327,10 +365,10 @@ class Trees:
         path = self.manifest_path(digest)
         try:
             try:
-                data = drive.of(self._root).look(path, _read)
+                data = drive.of(self._root).look(path, files.read_file)
             except FileNotFoundError:
                 path = trash.find(self._root, trash.Part("tree", digest, True)) or path
-                data = _read(path)
+                data = files.read_file(path)
         except FileNotFoundError as error:
             raise missing(digest, self._root) from error
         if digests.digest_of_bytes(data) != digest:
@@ -369,11 +407,6 @@ class Trees:
                 UserWarning,
                 stacklevel=2,
             )
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
 
 
 def _walk(source: str) -> Iterator[tuple[str, str, bool]]:

@@ -1,0 +1,147 @@
+"""A folder that was logged before is not read again, and no change to it is ever missed."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from verta_store import Ref, Store, open_store, source_memory
+from verta_store.digest import digest_of_bytes
+from verta_store.fsck import verify
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store", tmp_path / "cache", create=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of old, synced files: what may be remembered."""
+    top = tmp_path / "data"
+    (top / "sub").mkdir(parents=True)
+    for name in ("a.bin", "b.bin", "sub/c.bin"):
+        (top / name).write_bytes(os.urandom(5000))
+    os.sync()
+    time.sleep(2.1)
+    return top
+
+
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths that are read from now on."""
+    from verta_store import objects, tree
+
+    read: list[str] = []
+    copy_in = objects.copy_in
+
+    def noted(source: str, *arguments: object, **more: object) -> object:
+        read.append(source)
+        return copy_in(source, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(objects, "copy_in", noted)
+    monkeypatch.setattr(tree, "copy_in", noted)
+    return read
+
+
+def can_remember(folder: Path) -> bool:
+    memory = source_memory.SourceMemory(str(folder.parent / "probe.sqlite"))
+    with open(folder / "a.bin", "rb") as file:
+        return memory.begin(file.fileno()) is not None
+
+
+def test_an_unchanged_folder_and_file_are_not_read_again(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_remember(folder):
+        pytest.skip("this file system or kernel does not tell enough to remember a file")
+    tree, blob = store.put_tree(folder), store.put_file(folder / "a.bin")
+    read = copies(monkeypatch)
+    assert (store.put_tree(folder), store.put_file(folder / "a.bin")) == (tree, blob)
+    assert read == []
+    assert verify(store, deep=True).is_clean
+
+
+def edit_and_put_the_time_back(path: Path) -> None:
+    found = path.stat()
+    path.write_bytes(os.urandom(5000))
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def swap_by_renaming(path: Path) -> None:
+    twin = path.with_suffix(".new")
+    twin.write_bytes(os.urandom(5000))
+    found = path.stat()
+    os.utime(twin, ns=(found.st_atime_ns, found.st_mtime_ns))
+    os.replace(twin, path)
+
+
+def make_executable(path: Path) -> None:
+    path.chmod(0o755)
+
+
+CHANGES: list[Callable[[Path], None]] = [edit_and_put_the_time_back, swap_by_renaming, make_executable]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_change_is_missed(store: Store, folder: Path, change: Callable[[Path], None]) -> None:
+    before = store.put_tree(folder)
+    change(folder / "sub" / "c.bin")
+    after = store.put_tree(folder)
+    assert after != before
+    stored = Path(store.path_of("tree", after.digest, "data"), "sub", "c.bin")
+    assert stored.read_bytes() == (folder / "sub" / "c.bin").read_bytes()
+
+
+def test_an_added_and_a_removed_file_are_seen(store: Store, folder: Path) -> None:
+    refs = [store.put_tree(folder)]
+    (folder / "new").write_bytes(b"")
+    refs.append(store.put_tree(folder))
+    (folder / "new").unlink()
+    (folder / "a.bin").unlink()
+    refs.append(store.put_tree(folder))
+    assert len(set(refs)) == 3
+
+
+def test_a_store_through_a_memory_map_is_not_missed(store: Store, folder: Path) -> None:
+    path = folder / "a.bin"
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        refs: list[Ref] = []
+        for number in range(4):
+            view[0:4] = b"%4d" % number  # the times move at the first store to a clean page, and not always
+            refs.append(store.put_file(path))
+            if number == 1:
+                view.flush()
+            assert refs[-1].digest == digest_of_bytes(path.read_bytes())
+    assert len(set(refs)) == 4
+
+
+def test_a_file_that_was_changed_just_now_is_not_remembered(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "fresh.bin").write_bytes(os.urandom(10))
+    store.put_tree(folder)
+    read = copies(monkeypatch)
+    store.put_tree(folder)
+    assert str(folder / "fresh.bin") in read
+
+
+def test_a_damaged_store_is_mended_though_the_source_is_remembered(store: Store, folder: Path) -> None:
+    ref = store.put_tree(folder)
+    stored = Path(store.path_of("tree", ref.digest, "data"), "a.bin")
+    stored.chmod(0o644)
+    stored.write_bytes(os.urandom(5000))
+    assert store.put_tree(folder) == ref
+    assert Path(store.path_of("tree", ref.digest, "data"), "a.bin").read_bytes() == (folder / "a.bin").read_bytes()
+
+
+def test_a_damaged_memory_is_none(store: Store, folder: Path, tmp_path: Path) -> None:
+    ref = store.put_tree(folder)
+    store.close()
+    for path in (tmp_path / "cache").rglob("sources.sqlite*"):
+        path.write_bytes(b"no database" * 1000)
+    assert store.put_tree(folder) == ref
