@@ -284,7 +284,7 @@ class Trees:
             entries.append(Entry(path, False, is_executable, size_bytes, digest))
         with files.writing("a folder", temporary):
             if not sync_each:
-                _sync_all(temporary, entries)
+                _sync_all(temporary, entries, is_network=drive.of(self._root).is_careful)
             # Only now: what has an object's name is taken for durable by every other writer.
             for digest, target in unshared:
                 if self._objects.link_in(digest, target) or self._link_to_blob(digest, target):
@@ -452,9 +452,11 @@ def _follow(link: str, root: str) -> str:
     return target
 
 
-def _sync_all(top: str, entries: list[Entry]) -> None:
-    """Makes many new files durable: starts write-back of all, then waits for each."""
+def _sync_all(top: str, entries: list[Entry], *, is_network: bool) -> None:
+    """Makes many new files durable: by one barrier for the file system, or write-back of all and a wait for each."""
     paths = [os.path.join(top, entry.path) for entry in entries if not entry.is_folder]
+    if not is_network and files.sync_file_system(top):
+        paths = paths[-1:]  # syncfs(2) told of no errors before Linux 5.8: this one does
     if hasattr(os, "posix_fadvise"):
         # POSIX_FADV_DONTNEED starts the write-back of dirty pages on Linux, so that the waits below overlap.
         for path in paths:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from verta_store import Ref, Store, tree
+from verta_store import Ref, Store, files, tree
 from verta_store.errors import BadContent, CorruptObject, MissingObject, StoreError, StoreWriteError
 from verta_store.tree import Entry, read_manifest, write_manifest
 
@@ -420,8 +420,9 @@ def test_a_file_that_becomes_a_link_while_the_folder_is_read_is_not_followed(
     assert is_clean(store)
 
 
+@pytest.mark.parametrize("has_barrier", [True, False])
 def test_a_large_file_is_an_object_only_after_its_bytes_are_on_the_device(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_barrier: bool
 ) -> None:
     """Else another writer takes it for durable, and a power cut leaves an empty object behind."""
     source = make(tmp_path / "source", {str(number): str(number).encode() * LARGE for number in range(20)})
@@ -432,6 +433,11 @@ def test_a_large_file_is_an_object_only_after_its_bytes_are_on_the_device(
         real_sync(descriptor)
         synced.add(os.fstat(descriptor).st_ino)
 
+    def barrier(path: str) -> bool:
+        if has_barrier:
+            synced.update(found.stat().st_ino for found in Path(path).rglob("*"))
+        return has_barrier
+
     def link(source: str, target: str) -> None:
         if f"{os.sep}objects{os.sep}" in target:
             assert os.stat(source).st_ino in synced
@@ -439,6 +445,7 @@ def test_a_large_file_is_an_object_only_after_its_bytes_are_on_the_device(
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(files, "sync_file_system", barrier)
     ref = store.put_tree(source)
     assert ref.file_count == 20 and len(list(Path(store.root, "objects").rglob("*"))) > 20
 
