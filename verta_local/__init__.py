@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # as type checkers read it; importing `typing` would double what `import verta_local` costs
 
 from ._version import __version__
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,6 +59,24 @@ def check_not_reserved(key: str) -> None:
     """Raises ValueError for a key that belongs to `log_model` and its like. As in Verta's later clients."""
     if key in RESERVED_KEYS:
         raise ValueError(f"the artifact key {key!r} is reserved for internal use; please use a different key")
+
+
+def check_artifact_keys(artifacts: object, logged: Collection[str]) -> list[str] | None:
+    """Return the artifact keys that a class model asks for, in the order given; None for None or an empty list.
+
+    Raises:
+        TypeError: neither None nor a list of str.
+        ValueError: keys that are not in `logged`.
+    """
+    if artifacts is None:
+        return None
+    if not isinstance(artifacts, list) or not all(isinstance(key, str) for key in artifacts):
+        found = type(artifacts).__name__ if not isinstance(artifacts, list) else repr(artifacts)
+        raise TypeError(f"`artifacts` must be a list of str (keys of logged artifacts) or None; found {found}")
+    unlogged = sorted(set(artifacts) - set(logged))
+    if unlogged:
+        raise ValueError(f"`artifacts` contains keys that have not been logged: {unlogged}")
+    return list(artifacts) or None
 
 
 def store_artifact(store: Store, key: str, artifact: object, type: str = "BLOB") -> Artifact:

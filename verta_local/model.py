@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,24 +45,6 @@ class PackedModel:
             # Where these hid installed or Python's own modules of the same name, they do so again when it is loaded.
             "local_modules": list(self.modules.names),
         }
-
-
-def check_artifact_keys(artifacts: object, logged: Collection[str]) -> list[str] | None:
-    """Return the artifact keys that a class model asks for, in the order given; None for None or an empty list.
-
-    Raises:
-        TypeError: neither None nor a list of str.
-        ValueError: keys that are not in `logged`.
-    """
-    if artifacts is None:
-        return None
-    if not isinstance(artifacts, list) or not all(isinstance(key, str) for key in artifacts):
-        found = type(artifacts).__name__ if not isinstance(artifacts, list) else repr(artifacts)
-        raise TypeError(f"`artifacts` must be a list of str (keys of logged artifacts) or None; found {found}")
-    unlogged = sorted(set(artifacts) - set(logged))
-    if unlogged:
-        raise ValueError(f"`artifacts` contains keys that have not been logged: {unlogged}")
-    return list(artifacts) or None
 
 
 def pack_model(

@@ -218,12 +218,10 @@ class ExperimentRun(RunModel, Entity):
             ValueError: a key that was not logged.
             MissingObject, CorruptObject: the bytes are gone or damaged.
         """
-        from .model import check_artifact_keys  # noqa: PLC0415 - start-up time
-
         found = self._artifacts()
         if keys is None:
             raise TypeError("`keys` must be a list of str, not None")
-        checked = check_artifact_keys(keys, found)
+        checked = artifact_rules.check_artifact_keys(keys, found)
         paths = {}
         for key in checked or []:
             if found[key].kind == "blob":

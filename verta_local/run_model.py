@@ -11,7 +11,7 @@ from verta_store import ids
 from verta_store.errors import StoreWriteError
 from verta_store.records import ARTIFACTS, ATTRIBUTES, DEPLOYMENTS
 
-from .artifacts import Artifact
+from .artifacts import Artifact, check_artifact_keys
 
 if TYPE_CHECKING:
     from verta_store import Store
@@ -71,7 +71,7 @@ class RunModel:
         from . import model as packing  # noqa: PLC0415 - start-up time
         from . import modules  # noqa: PLC0415 - start-up time
 
-        keys = packing.check_artifact_keys(artifacts, self._artifacts())
+        keys = check_artifact_keys(artifacts, self._artifacts())
         logged = (MODEL_KEY, API_KEY, MODULES_KEY)
         if not overwrite:
             self._store.require_absent(self._id, ARTIFACTS, logged)

@@ -18,7 +18,8 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from verta_local.model import check_artifact_keys, model_type, pack_model
+from verta_local.artifacts import check_artifact_keys
+from verta_local.model import model_type, pack_model
 from verta_local.pickling import pickle_model
 from verta_local.utils import ModelAPI
 
