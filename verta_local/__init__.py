@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as type checkers read it; importing `typing` would double what `import verta_local` costs
-
 from ._version import __version__
 
+TYPE_CHECKING = False  # as type checkers read it; importing `typing` would double what `import verta_local` costs
 if TYPE_CHECKING:
     from .client import Client
 
