@@ -13,11 +13,9 @@ import pickle
 import pickletools
 import platform
 import sys
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
-import verta_store
 from verta_store import Store, open_store
 from verta_store.errors import StoreError
 from verta_store.roots import digests_in
@@ -25,10 +23,7 @@ from verta_store.roots import digests_in
 from .environment import unmet_pins
 from .errors import LoadError
 from .stored_modules import ModuleTree, borrowed, install
-
-_OWN_FOLDERS = tuple(
-    os.path.join(os.path.dirname(os.path.abspath(str(file))), "") for file in (__file__, verta_store.__file__)
-)
+from .tracebacks import own_traceback
 
 
 def may_load(digest: str, author: str | None) -> bool:
@@ -252,32 +247,3 @@ def _load_error(
         else:
             message += "; install it and name it in log_requirements(), or log the model with it in custom_modules"
     return LoadError(message, own_traceback(error, tree.folder if tree else None))
-
-
-def own_traceback(error: BaseException, modules_folder: str | None = None) -> str:
-    """Return the traceback text of the user's code: without our frames and those of Python's import machinery.
-
-    Paths into `modules_folder` are shown as `custom_modules/...`.
-    """
-    shown = traceback.TracebackException.from_exception(error)
-    _hide_own_frames(shown, set())
-    text = "".join(shown.format()).rstrip()
-    if modules_folder:
-        text = text.replace(os.path.join(modules_folder, ""), "custom_modules" + os.sep)
-    return text
-
-
-def _hide_own_frames(shown: traceback.TracebackException | None, visited: set[int]) -> None:
-    if shown is None or id(shown) in visited:
-        return
-    visited.add(id(shown))
-    shown.stack = traceback.StackSummary.from_list([each for each in shown.stack if not _is_own(each.filename)])
-    _hide_own_frames(shown.__cause__, visited)
-    _hide_own_frames(shown.__context__, visited)
-
-
-def _is_own(filename: str) -> bool:
-    return filename.startswith(("<frozen importlib", *_OWN_FOLDERS)) or _CLOUDPICKLE in filename
-
-
-_CLOUDPICKLE = os.path.join("", "cloudpickle", "cloudpickle.py")

@@ -20,9 +20,10 @@ import pytest
 
 from verta_local import loading
 from verta_local.errors import LoadError
-from verta_local.loading import load_logged_model, load_model, load_object, own_traceback
+from verta_local.loading import load_logged_model, load_model, load_object
 from verta_local.model import pack_model
 from verta_local.modules import stage_modules
+from verta_local.tracebacks import own_traceback
 from verta_store import open_store
 from verta_store.errors import CorruptObject, MissingObject
 

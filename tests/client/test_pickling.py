@@ -32,7 +32,7 @@ def test_a_renamed_class_of_a_module_goes_by_reference(tmp_path: Path, monkeypat
     """Its module travels, so there is no need for a copy of the class."""
     (tmp_path / "renaming.py").write_text("def make():\n    class Inner: pass\n    return Inner\nPublic = make()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    import renaming  # noqa: PLC0415 - it was written just now
+    import renaming
 
     pickled = pickle_model(class_of_main(Other=renaming.Public))
     assert "renaming" in pickled.module_names

@@ -103,8 +103,9 @@ class Server:
         self, class_name: str, *, wait: bool = True, token: str | None = None, path: str | None = None, **more: Any
     ) -> Endpoint:
         settings = {key: more.pop(key) for key in ("threads", "predict_timeout_s") if key in more}
+        no_token = more.pop("no_token", token is None)
         program = Program(spec_of(class_name, **more), Interpreter.current(), loader=LOADER, **settings)
-        endpoint = self.supervisor.deploy_program(program, path, token, no_token=token is None)
+        endpoint = self.supervisor.deploy_program(program, path, token, no_token=no_token)
         if wait:
             status = endpoint.status()
             endpoint.wait_settled(status["generation"], 15)

@@ -150,7 +150,7 @@ def test_a_client_that_sends_all_of_a_refused_body_still_reads_the_413(make_serv
 
 
 def test_a_zip_bomb_is_a_413(make_server: Any) -> None:
-    import gzip  # noqa: PLC0415 - one test
+    import gzip
 
     server = make_server(body_limit_bytes=100_000)
     server.deploy("Echo")
@@ -202,7 +202,7 @@ def test_strange_routes_are_unknown(server: Any, route: str) -> None:
 
 
 def test_pickle_is_never_read(server: Any, tmp_path: Path) -> None:
-    import pickle  # noqa: PLC0415 - one test
+    import pickle
 
     class Canary:
         def __reduce__(self) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from verta_local import config
-from verta_local.deployment import DeployedModel, ModelUnreachable, PredictionHTTPError, local
+from verta_local.deployment import DeployedModel, ModelUnreachable, PredictionHTTPError, PredictionTimeout, local
 from verta_local.deployment.supervisor import StateFile, find
 
 
@@ -68,6 +68,83 @@ def test_paths_and_tokens(tools: Any) -> None:
         with pytest.raises(ValueError):
             _deploy(tools, "Echo", "run-4", **bad)
     assert len(local.list_deployments()) == 3
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a\r\nX: y", "a\0", "schlüssel", "☃", "x" * 100_000, 7, b"bytes"])
+def test_a_token_that_no_header_can_hold_is_refused_before_anything_is_started(
+    tools: Any, state_folder: Path, token: Any
+) -> None:
+    with pytest.raises(ValueError, match=r"^a token m") as caught:
+        _deploy(tools, "Echo", token=token)
+    assert "x" * 100 not in str(caught.value)
+    assert tools.processes_of(state_folder) == []
+
+
+def test_a_token_of_the_longest_length_predicts(tools: Any) -> None:
+    status = _deploy(tools, "Echo", token="~" * 4096)
+    assert DeployedModel(status["url"], status["token"]).predict(1) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"threads": 0}, {"threads": 65}, {"threads": 1.5}, {"threads": True}]
+    + [{"predict_timeout_s": wrong} for wrong in (0, -1, float("nan"), float("inf"), "1")],
+)
+def test_threads_and_time_limits_that_cannot_be_are_refused_before_anything_is_started(
+    tools: Any, state_folder: Path, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(settings))} must be"):
+        _deploy(tools, "Echo", **settings)
+    assert tools.processes_of(state_folder) == []
+
+
+def test_state_that_cannot_be_written_is_one_sentence(
+    tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VERTA_LOCAL_STATE", str(tmp_path / "file" / "state"))
+    with pytest.raises(RuntimeError, match=r"^cannot write to .*VERTA_LOCAL_STATE to another folder$"):
+        _deploy(tools, "Echo")
+    assert local.status("store-1", "run-1")["status"] == "not deployed"
+    assert local.list_deployments() == []
+
+
+@pytest.mark.parametrize("name", ["work", "supervisor.json", "supervisor.log", "start.lock"])
+def test_a_part_of_the_state_that_cannot_be_written_is_said(tools: Any, state_folder: Path, name: str) -> None:
+    """A folder, or a file, in the place of the other: as an unwritable one, and root notices too."""
+    place = config.serving_dir() / name
+    place.parent.mkdir(parents=True)
+    if name == "work":
+        place.write_text("")
+    else:
+        (place / "x").mkdir(parents=True)
+    with pytest.raises(RuntimeError, match=r"cannot write") as caught:
+        _deploy(tools, "Echo")
+    assert "Traceback" not in str(caught.value)
+    tools.eventually(lambda: not tools.processes_of(state_folder))
+
+
+def test_a_log_that_cannot_be_written_fails_the_deployment(tools: Any) -> None:
+    _deploy(tools, "Echo", "run-2")
+    logs = config.serving_dir() / "logs"
+    (logs / "store-1-run-1.log").mkdir()
+    with pytest.raises(RuntimeError, match="cannot start the model's process"):
+        _deploy(tools, "Echo")
+    (logs / "store-1-run-1.log").rmdir()
+    assert _deploy(tools, "Echo")["status"] == "deployed"
+
+
+def test_a_serving_process_that_does_not_answer_is_not_called_an_unwritable_folder(
+    tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hangs:
+        def call(self, *arguments: Any, **more: Any) -> Any:
+            raise PredictionTimeout("the server did not answer within 60 s")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "find", Hangs)
+        with pytest.raises(PredictionTimeout, match=r"^the server did not answer"):
+            _deploy(tools, "Echo")
 
 
 def test_two_deploys_join_one_supervisor_and_the_same_again_changes_nothing(tools: Any) -> None:
@@ -237,6 +314,36 @@ def test_predict_takes_numpy_compression_and_ids(tools: Any) -> None:
     model.headers()["Access-Token"] = "x"  # a copy
     assert model.predict(1) == 1
     assert status["token"] not in repr(model)
+
+
+def test_an_input_without_a_json_form_is_said_in_words_of_predict(scripted: Any) -> None:
+    model = DeployedModel("http://127.0.0.1:1/api/v1/predict/x")
+    loop: list[Any] = []
+    loop.append(loop)
+    for value, kind in (
+        (b"\x00\xff", ValueError),
+        ({"a": [b"\xff"]}, ValueError),
+        (loop, ValueError),
+        (object(), TypeError),
+        ({(1, 2): 3}, TypeError),
+    ):
+        with pytest.raises(kind, match=r"^the input of predict\(\) has no JSON form: ") as caught:
+            model.predict(value)
+        assert "logged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["abc/☃", "é", "a b", "a\r\nX: y", "", "x" * 201])
+def test_a_prediction_id_that_no_header_can_hold_is_a_value_error(scripted: Any, name: str) -> None:
+    server = scripted(_answer(200, b"1"))
+    with pytest.raises(ValueError, match=r"^a prediction id is "):
+        DeployedModel(server.url).predict(1, prediction_id=name)
+    assert server.requests == []
+
+
+def test_headers_that_cannot_be_sent_are_value_errors_at_once() -> None:
+    for more in ({"token": "☃"}, {"token": "a\r\nX: y"}, {"creds": {"X": "☃"}}):
+        with pytest.raises(ValueError, match=r"^the header [A-Za-z-]+ cannot hold"):
+            DeployedModel("http://127.0.0.1:1/api/v1/predict/x", **more)  # type: ignore[arg-type]
 
 
 def test_the_curl_line_predicts(tools: Any) -> None:

@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from verta_local.serving.endpoint import Endpoint
+from verta_local.serving.frames import FrameReader
+from verta_local.serving.process import ChildProcess
+
 
 @pytest.mark.parametrize(
     ("how", "part"),
@@ -40,6 +44,105 @@ def test_only_the_requests_of_the_dead_process_fail(server: Any, tools: Any) -> 
     assert others == [200] * 5
     assert dying().status == 502
     assert server.predict("pid").status == 200
+
+
+def test_whoever_read_of_a_death_meets_the_next_process(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer comes when the dead process is out of service, however slow the thread that watches it."""
+    told = Endpoint.child_ended
+
+    def tell_late(self: Endpoint, child: ChildProcess) -> None:
+        if threading.current_thread().name.startswith("watch-"):
+            time.sleep(0.2)
+        told(self, child)
+
+    monkeypatch.setattr(Endpoint, "child_ended", tell_late)
+    endpoint = server.deploy("Dies")
+    assert server.predict("exit").status == 502
+    assert [server.predict("pid").status for _ in range(3)] == [200] * 3
+    assert endpoint.status()["restarts"] == 1
+
+
+def test_a_process_that_has_ended_gets_no_request(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before anybody has noticed in a request that it is dead."""
+    told = Endpoint.child_ended
+
+    def tell_late(self: Endpoint, child: ChildProcess) -> None:
+        time.sleep(0.3)
+        told(self, child)
+
+    monkeypatch.setattr(Endpoint, "child_ended", tell_late)
+    pid = server.deploy("Dies").status()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.1)
+    assert server.predict("pid").status == 200
+
+
+def test_a_request_that_a_dead_process_never_read_goes_to_the_next(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = ChildProcess._collect
+
+    def notice_late(self: ChildProcess, *arguments: Any) -> None:
+        waits(self, *arguments)
+        time.sleep(0.3)  # the kernel has closed the lanes, and `ended` is not set yet
+
+    monkeypatch.setattr(ChildProcess, "_collect", notice_late)
+    endpoint = server.deploy("Dies")
+    os.kill(endpoint.status()["pid"], signal.SIGKILL)
+    time.sleep(0.1)
+    assert server.predict("pid").status == 200
+    assert endpoint.status()["restarts"] == 1
+
+
+def test_a_lane_stays_open_until_its_request_has_returned(
+    server: Any, tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the number of its descriptor is that of the next process's lane, and the old request reads from it."""
+    endpoint = server.deploy("Dies")
+    child = endpoint._active
+    sockets = [lane._socket for lane in child._lanes]
+    about_to_read, may_read = threading.Event(), threading.Event()
+    reads = FrameReader.read
+
+    def read_late(self: FrameReader) -> Any:
+        if threading.current_thread().name == "request" and not may_read.is_set():
+            about_to_read.set()
+            assert may_read.wait(10)
+        return reads(self)
+
+    monkeypatch.setattr(FrameReader, "read", read_late)
+    late = tools.in_background(lambda: server.predict("die slowly"))  # not answered when it is killed
+    assert about_to_read.wait(10)
+    os.kill(child.pid, signal.SIGKILL)
+    tools.eventually(lambda: endpoint.status()["pid"] not in (child.pid, None))
+    assert [each.fileno() >= 0 for each in sockets].count(True) == 1
+    may_read.set()
+    assert late().status == 502
+    tools.eventually(lambda: all(each.fileno() == -1 for each in sockets))
+    assert server.predict("pid").status == 200
+
+
+def test_what_a_process_started_while_loading_goes_with_it(server: Any, tools: Any, tmp_path: Path) -> None:
+    """It holds a lane open, so the death is seen by the process id: without giving that id away too early."""
+    marker = tmp_path / "pid"
+    status = server.deploy("DiesAtLoadAndLeavesAFork", marker=str(marker)).status()
+    assert status["status"] == "error"
+    assert "exit code 9" in status["message"]
+    tools.eventually(lambda: _is_gone(int(marker.read_text())))
+
+
+def test_the_last_output_is_that_of_the_death(server: Any, tools: Any) -> None:
+    endpoint = server.deploy("Dies")
+    assert "an older mistake" in server.predict("print and raise").message
+    os.kill(endpoint.status()["pid"], signal.SIGKILL)
+    tools.eventually(lambda: endpoint.status()["restarts"] == 1)
+    assert "was killed by SIGKILL (9)" in endpoint.status()["message"] or endpoint.state == "deployed"
+    assert server.predict("print and raise").status == 502
+    reply = server.predict("kill")
+    assert "SIGKILL (9), without any output" in reply.message
+    reply = server.predict("exit")
+    assert "last words" in reply.message
+    assert "an older mistake" not in reply.message
 
 
 def test_five_deaths_in_a_minute_end_it_in_the_state_error(server: Any, tools: Any) -> None:
@@ -244,8 +347,8 @@ def _is_gone(pid: int) -> bool:
 
 
 def test_children_go_when_the_supervisor_is_killed(state_folder: Path, tools: Any) -> None:
-    from verta_local.deployment import DeployedModel, local  # noqa: PLC0415 - the only test here that needs it
-    from verta_local.deployment.supervisor import StateFile  # noqa: PLC0415
+    from verta_local.deployment import DeployedModel, local
+    from verta_local.deployment.supervisor import StateFile
 
     marker = state_folder.parent / "hanging"
     local.deploy(tools.spec_of("Echo"), wait=True, _loader=tools.LOADER)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from verta_local.deployment import DeployedModel
+from verta_local.serving import serve_foreground
 
 _PROGRAM = """
 import json, sys
@@ -86,6 +87,47 @@ def test_a_taken_port_is_one_sentence(tools: Any) -> None:
     assert process.returncode == 1
     assert len(errors.strip().splitlines()) == 1
     assert "choose another port" in errors
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"port": 99999}, "from 0 (any free one) to 65535, not 99999"),
+        ({"port": -5}, "from 0 (any free one) to 65535, not -5"),
+        ({"host": "no-such-host.invalid"}, "no host is known by the name 'no-such-host.invalid'"),
+        ({"host": "x" * 300}, "no host is known by the name"),
+        ({"host": ""}, "no host is known by the name ''"),
+        ({"host": "a\0b"}, "no host is known by the name"),
+        ({"host": "192.0.2.1"}, "choose another host"),
+        ({"threads": 0}, "threads must be a whole number from 1 to 64, not 0"),
+        ({"threads": -1}, "threads must be"),
+        ({"threads": 1000}, "threads must be"),
+        ({"predict_timeout_s": 0}, "predict_timeout_s must be"),
+        ({"token": ""}, "a token must be"),
+        ({"token": "x" * 100_000}, "4096 characters at most"),
+        ({"token": "a\nb"}, "a token must be"),
+        ({"token": "x", "no_token": True}, "not both"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_sentence(
+    tools: Any, state_folder: Path, capfd: pytest.CaptureFixture[str], settings: dict[str, Any], part: str
+) -> None:
+    assert serve_foreground([tools.spec_of("Echo")], **settings) == 1
+    errors = capfd.readouterr().err
+    assert part in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert not list(state_folder.glob("foreground/*"))
+
+
+def test_a_state_folder_that_cannot_be_written_is_one_sentence(
+    tools: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VERTA_LOCAL_STATE", str(tmp_path / "file" / "state"))
+    assert serve_foreground([tools.spec_of("Echo")]) == 1
+    errors = capfd.readouterr().err
+    assert "set VERTA_LOCAL_STATE to another folder" in errors
+    assert len(errors.strip().splitlines()) == 1
 
 
 def test_no_token_on_the_network_is_refused(tools: Any) -> None:

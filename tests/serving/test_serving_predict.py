@@ -8,6 +8,7 @@ import json
 import socket
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,6 +197,19 @@ def test_a_client_that_hangs_up_leaves_nothing_stuck(server: Any, tools: Any) ->
         connection.close()
     assert server.predict(0).status == 200
     tools.eventually(lambda: endpoint.in_flight == 0)
+
+
+def test_a_model_sees_no_command_line_of_ours(server: Any) -> None:
+    server.deploy("Arguments")
+    assert server.predict(None).json == [["verta_local model"]] * 2
+
+
+def test_a_predict_of_other_arguments_is_one_line_without_our_frames(server: Any) -> None:
+    server.deploy("TakesNothing")
+    reply = server.predict(1)
+    assert reply.status == 502
+    assert reply.message == "TypeError: TakesNothing.predict() takes 1 positional argument but 2 were given"
+    assert "child.py" not in Path(server.supervisor.table.get("run-1").status()["log"]).read_text()
 
 
 def test_a_table_goes_in_and_out(server: Any) -> None:

@@ -6,6 +6,7 @@ import gzip
 import importlib
 import json
 import random
+import re
 import shlex
 import time
 import urllib.parse
@@ -22,6 +23,8 @@ _CONNECT_TIMEOUT_S = 5.0
 _TIMEOUT_S = 600.0  # the server's own limits are far below; this only bounds a server that hangs
 _RETRY_WITHIN_S = 120.0
 _LONGEST_PAUSE_S = 5.0
+_PREDICTION_ID = re.compile(r"[!-~]{1,200}")
+_HEADER = re.compile(r"[\t -~\x80-\xff]*")  # what HTTP and the standard library let through
 
 
 class PredictionHTTPError(DeploymentError):
@@ -46,7 +49,8 @@ class DeployedModel:
     keeps on for at most `retry_within_s` while the server says that the model is loading or busy.
 
     Differs from Verta: an unknown URL (404) or a broken connection is an error at once, not after ten minutes.
-    Raises: ValueError for a URL that is not one of a prediction; RuntimeError when the run is not deployed.
+    Raises: ValueError for a URL that is not one of a prediction, or a token that no header can hold; RuntimeError
+    when the run is not deployed, or is deployed from several stores.
     """
 
     def __init__(
@@ -120,7 +124,8 @@ class DeployedModel:
             ConnectionError: no server answers.
             TimeoutError: the answer did not come in time.
             TypeError: `x` has no JSON form.
-            ValueError: the answer is not JSON.
+            ValueError: nor has it with bytes that are not UTF-8, or when it holds itself; a prediction id that no
+                header can hold; the answer is not JSON.
         """
         return self.predict_with_id(x, compress, max_retries, prediction_id=prediction_id)[1]
 
@@ -134,7 +139,7 @@ class DeployedModel:
         prediction_id: str | None = None,
     ) -> tuple[str, Any]:
         """As `predict`; returns (the prediction's id, the answer). `prediction_id` None: the server makes one."""
-        response = self._post(self._target, to_builtin(x), compress, prediction_id, max_retries)
+        response = self._post(self._target, x, compress, prediction_id, max_retries)
         return response.headers.get("verta-request-id", ""), _json_of(response)
 
     def batch_predict(
@@ -159,7 +164,7 @@ class DeployedModel:
         target = f"{before}/batch-predict/{after}"
         pieces = []
         for start in range(0, max(len(df), 1), batch_size):
-            table = to_builtin(df.iloc[start : start + batch_size].to_dict("split"))
+            table = df.iloc[start : start + batch_size].to_dict("split")
             response = self._post(target, table, compress, prediction_id, max_retries)
             answer = _json_of(response)
             if not isinstance(answer, dict) or not {"data", "index", "columns"} <= answer.keys():
@@ -178,18 +183,21 @@ class DeployedModel:
             headers.update({str(name): str(value) for name, value in creds.items()})
         if self._token:
             headers["Access-Token"] = self._token
+        for name, text in headers.items():
+            if not _HEADER.fullmatch(text):
+                raise ValueError(f"the header {name} cannot hold control characters, or text outside Latin-1")
         return headers
 
     def _post(
         self, target: str, value: Any, compress: bool, prediction_id: str | None, max_retries: int | None
     ) -> Response:
-        body = json.dumps(value).encode("ascii")
+        body = _json_body(value)
         headers = dict(self._base_headers)
         if compress:
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body)
         if prediction_id is not None:
-            headers["verta-request-id"] = prediction_id
+            headers["verta-request-id"] = _checked_id(prediction_id)
         deadline = time.monotonic() + (self._retry_within_s if max_retries != 0 else 0)
         while True:
             response = self._connection.request("POST", target, body, headers)
@@ -210,6 +218,26 @@ class DeployedModel:
             return DeploymentError(f"deployed model encountered an error: {message}")
         text = message if message is not None else response.body[:500].decode("utf-8", "replace")
         return PredictionHTTPError(response.status, str(text) or response.reason, self._url)
+
+
+def _json_body(value: Any) -> bytes:
+    try:
+        return json.dumps(to_builtin(value)).encode("ascii")
+    except (TypeError, ValueError) as error:
+        # The conversion is that of logged values, and says so.
+        why = str(error).replace(" to be logged as a value", "")
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"the input of predict() has no JSON form: {why}") from None
+
+
+def _checked_id(prediction_id: object) -> str:
+    text = str(prediction_id)
+    if not _PREDICTION_ID.fullmatch(text):
+        raise ValueError(
+            f"a prediction id is 1 to 200 printable ASCII characters without blanks, not {text!r:.100}: "
+            "it travels in a header"
+        )
+    return text
 
 
 def _pause_s(response: Response) -> float | None:
@@ -247,7 +275,10 @@ def _checked_url(url: str) -> str:
 def _look_up(run_id: str) -> tuple[str, str | None]:
     from verta_local.deployment import local  # noqa: PLC0415 - start-up time, and only this form needs it
 
-    for status in local.list_deployments():
-        if status["run_id"] == run_id:
-            return status["url"], status["token"]
-    raise DeploymentError(f"model is not currently deployed (run {run_id}): call run.deploy(wait=True) first")
+    found = [status for status in local.list_deployments() if status["run_id"] == run_id]
+    if not found:
+        raise DeploymentError(f"model is not currently deployed (run {run_id}): call run.deploy(wait=True) first")
+    if len({status["store_id"] for status in found}) > 1:
+        urls = ", ".join(status["url"] for status in found)
+        raise DeploymentError(f"run {run_id} is deployed from several stores: give the prediction URL, one of {urls}")
+    return found[0]["url"], found[0]["token"]

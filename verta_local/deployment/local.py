@@ -12,6 +12,13 @@ from typing import Any
 
 from verta_local import config
 from verta_local.deployment.supervisor import Admin, StateFile, SupervisorGone, find, find_foreground, is_running, start
+from verta_local.deployment_settings import (
+    DEFAULT_PREDICT_TIMEOUT_S,
+    DEFAULT_THREADS,
+    check_predict_timeout_s,
+    check_threads,
+    check_token,
+)
 from verta_local.errors import DeploymentError
 from verta_local.interpreter import Interpreter
 
@@ -28,28 +35,30 @@ def deploy(
     token: str | None = None,
     no_token: bool = False,
     wait: bool = False,
-    threads: int = 4,
-    predict_timeout_s: float = 60.0,
+    threads: int = DEFAULT_THREADS,
+    predict_timeout_s: float = DEFAULT_PREDICT_TIMEOUT_S,
     _loader: str | None = None,
 ) -> dict[str, Any]:
     """Serves a model spec in the background at .../predict/<run id>, or .../predict/<project id>/<path>.
 
-    What is deployed already stays as it is; a changed model, or another run at the same path, takes over without a
-    lost request. `token` None: a random one of 256 bits, or the present one. `wait` returns when the model answers.
-    `threads` requests run at a time; one that takes longer than `predict_timeout_s` fails.
+    Where another store's run has that URL (run ids derive from names), a part of the store's id comes before the
+    run id. What is deployed already stays as it is; a changed model, or another run at the same path, takes over
+    without a lost request. `token` None: a random one of 256 bits, or the present one. `wait` returns when the model
+    answers. `threads` requests run at a time; one that takes longer than `predict_timeout_s` fails.
 
     Raises:
         DeploymentError: "model deployment is failing;" and the model's own traceback (with `wait`); or the serving
-            process does not start.
-        ValueError: a path or token that cannot be used.
+            process does not start, or its state cannot be written.
+        ValueError: a path, token, number of threads or time limit that cannot be used; a path where another store's
+            run is deployed.
     """
     order = {
         "spec": spec,
         "path": path,
-        "token": token,
+        "token": check_token(token, no_token),
         "no_token": no_token,
-        "threads": threads,
-        "predict_timeout_s": predict_timeout_s,
+        "threads": check_threads(threads),
+        "predict_timeout_s": check_predict_timeout_s(predict_timeout_s),
         "interpreter": _this_interpreter(),
         "loader": _loader,
     }
@@ -144,8 +153,8 @@ def _order(order: dict[str, Any]) -> tuple[Admin, dict[str, Any]]:
     from filelock import FileLock, Timeout  # noqa: PLC0415 - start-up time
 
     folder = config.serving_dir()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(folder / "start.lock", timeout=_LOCK_TIMEOUT_S):
             for _ in range(_TRIES):
                 admin = find() or start(order)
@@ -160,19 +169,24 @@ def _order(order: dict[str, Any]) -> tuple[Admin, dict[str, Any]]:
                 admin.close()
                 text = found.get("message", f"status {code}") if isinstance(found, dict) else f"status {code}"
                 raise ValueError(text) if code == 400 else DeploymentError(text)
-    except Timeout:
+    except Timeout:  # an OSError too
         raise DeploymentError(
             f"another program has been deploying for {_LOCK_TIMEOUT_S:g} s: "
             f"if none does, delete {folder / 'start.lock'} and try again"
+        ) from None
+    except DeploymentError:
+        raise  # one that is a TimeoutError is an OSError too
+    except OSError as error:
+        raise DeploymentError(
+            f"cannot write to {folder} ({error.strerror or error}), where deployments keep their state: make room or "
+            "make it writable, or set VERTA_LOCAL_STATE to another folder"
         ) from None
     raise DeploymentError("the serving process keeps ending: its log is in " + str(folder / "supervisor.log"))
 
 
 def _wait_until_settled(admin: Admin, status: dict[str, Any]) -> dict[str, Any]:
     generation = status["generation"]
-    query = {"generation": str(generation), "wait_s": str(_POLL_S)}
-    if status["store_id"] is not None:
-        query["store_id"] = status["store_id"]
+    query = {"generation": str(generation), "wait_s": str(_POLL_S), "store_id": status["store_id"]}
     while True:
         if status["status"] == "error":
             raise DeploymentError(f"model deployment is failing;\n{status['message']}")

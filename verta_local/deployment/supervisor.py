@@ -101,7 +101,10 @@ def find_foreground() -> Iterator[Admin]:
         if admin is not None:
             yield admin
         elif not is_running(state.pid):
-            path.unlink(missing_ok=True)  # killed: it could not take its file away
+            try:
+                path.unlink()  # killed: it could not take its file away
+            except OSError:
+                pass  # gone already, or not to be written: it is only untidy
 
 
 def find(state: StateFile | None = None) -> Admin | None:

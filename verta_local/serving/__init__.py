@@ -1,6 +1,6 @@
 """The server that deployed models run in: one small supervisor, one child process a model.
 
-    frames  wire  tracebacks  logfile  guard  metrics      what travels, how it is read, who may speak
+    frames  wire  logfile  guard  metrics                  what travels, how it is read, who may speak
     child                                                   the model's process
     process > endpoint > table                              a child, a deployed model, all of them
     listener, front, admin > supervisor                     HTTP

@@ -14,15 +14,11 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from verta_local.deployment_settings import DEFAULT_PREDICT_TIMEOUT_S, DEFAULT_THREADS
 from verta_local.interpreter import Interpreter
 from verta_local.serving.endpoint import DEPLOYED, STOPPED
 from verta_local.serving.guard import token_matches
-from verta_local.serving.process import (
-    DEFAULT_LOADER,
-    DEFAULT_PREDICT_TIMEOUT_S,
-    DEFAULT_THREADS,
-    Program,
-)
+from verta_local.serving.process import DEFAULT_LOADER, Program
 from verta_local.serving.table import BadRequest, Stopping
 
 if TYPE_CHECKING:
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
 ADMIN_PREFIX = "/admin/v1"
 ADMIN_HEADER = "Verta-Local-Admin"
 _LONGEST_WAIT_S = 30.0
-_THREADS_LIMIT = 64
 
 
 def make_app(supervisor: Supervisor) -> Flask:
@@ -110,7 +105,7 @@ def make_app(supervisor: Supervisor) -> Flask:
 
     @app.get(f"{ADMIN_PREFIX}/deployments/<run_id>")
     def one(run_id: str) -> tuple[Response, int]:
-        endpoint = table.find(request.args.get("store_id"), run_id)
+        endpoint = table.find(request.args.get("store_id", ""), run_id)
         if endpoint is None:
             return jsonify(status=STOPPED), 404
         generation = request.args.get("generation", type=int)
@@ -121,7 +116,7 @@ def make_app(supervisor: Supervisor) -> Flask:
 
     @app.delete(f"{ADMIN_PREFIX}/deployments/<run_id>")
     def undeploy(run_id: str) -> tuple[Response, int]:
-        endpoint = table.find(request.args.get("store_id"), run_id)
+        endpoint = table.find(request.args.get("store_id", ""), run_id)
         if endpoint is None:
             return jsonify(status=STOPPED), 404
         if request.args.get("wait") == "1":
@@ -138,16 +133,15 @@ def program_of(order: dict[str, Any]) -> Program:
     spec, interpreter = order.get("spec"), order.get("interpreter")
     if not isinstance(spec, dict) or not isinstance(interpreter, dict):
         raise BadRequest("a deployment needs a spec and an interpreter")
-    threads = order.get("threads", DEFAULT_THREADS)
-    timeout_s = order.get("predict_timeout_s", DEFAULT_PREDICT_TIMEOUT_S)
-    if not isinstance(threads, int) or not 1 <= threads <= _THREADS_LIMIT:
-        raise BadRequest(f"threads is a whole number from 1 to {_THREADS_LIMIT}")
-    if not isinstance(timeout_s, (int, float)) or timeout_s <= 0:
-        raise BadRequest("predict_timeout_s is a number of seconds over 0")
     try:
         runs_in = Interpreter(
             str(interpreter["executable"]), dict(interpreter["folders"]), dict(interpreter["environment"])
         )
     except (KeyError, TypeError, ValueError):
         raise BadRequest("an interpreter has an executable, folders and an environment") from None
-    return Program(spec, runs_in, threads, float(timeout_s), str(order.get("loader") or DEFAULT_LOADER))
+    threads = order.get("threads", DEFAULT_THREADS)
+    timeout_s = order.get("predict_timeout_s", DEFAULT_PREDICT_TIMEOUT_S)
+    try:
+        return Program(spec, runs_in, threads, timeout_s, str(order.get("loader") or DEFAULT_LOADER))
+    except ValueError as error:
+        raise BadRequest(str(error)) from None

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from verta_local.serving.supervisor import Supervisor
+from verta_local.serving.supervisor import StateFolderError, Supervisor, fail
 from verta_local.serving.table import BadRequest
 
 STATE_FILE = "supervisor.json"
@@ -34,11 +34,18 @@ def main(arguments: list[str]) -> int:
     folder = Path(arguments[0])
     os.chdir(folder)  # not the user's folder: it may be on a drive that is to be unmounted
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    background = _Background(folder)
+    try:
+        background = _Background(folder)
+    except (OSError, StateFolderError) as error:
+        return fail(str(error))
     text = sys.stdin.read()
     if text.strip():
         background.first_order(json.loads(text))
-    background.announce()
+    try:
+        background.announce()
+    except OSError as error:
+        background.supervisor.abandon()
+        return fail(f"cannot write {folder / STATE_FILE} ({error.strerror or error}): nobody could find this server")
     return background.run()
 
 
@@ -74,7 +81,10 @@ class _Background:
     def _on_change(self) -> None:
         if self.supervisor.table.all():
             self._had_deployment = True
-        self._write_state()
+        try:
+            self._write_state()
+        except OSError as error:  # a full disk: the deployments in it are a hint only, what is served is served
+            logging.getLogger(__name__).warning("cannot write the state file: %s", error)
 
     def _end_when_idle(self) -> None:
         while True:

@@ -19,14 +19,16 @@ from typing import Any
 
 from verta_local.errors import LoadError
 from verta_local.serving import frames, wire
-from verta_local.serving.tracebacks import own_traceback, without_folders
+from verta_local.tracebacks import own_traceback, without_folders
 
 _OK = 200
+_PROGRAM_NAME = "verta_local model"
 
 
 def main(arguments: list[str]) -> int:
     """Runs the child; `arguments` name its lanes. Returns the exit code: 0 when told to end, 1 when loading failed."""
     control, lifeline, *work = frames.child_lanes(arguments)
+    sys.argv[:] = [_PROGRAM_NAME]  # a model that reads options must not meet the numbers of our lanes
     _die_with_supervisor(lifeline)
     _prepare_output()
     if hasattr(signal, "SIGINT"):

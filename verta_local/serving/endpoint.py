@@ -19,7 +19,7 @@ from typing import Any
 from verta_local.serving import frames
 from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import ChildGone, ChildProcess, PredictTimeout, Program
-from verta_local.serving.tracebacks import without_folders
+from verta_local.tracebacks import without_folders
 
 QUEUE_LIMIT = 128  # requests that wait for a lane, besides those that have one
 LOAD_WAIT_S = 30.0  # how long a request waits for a model that loads, before it is told to come again
@@ -27,6 +27,7 @@ _DEATHS_LIMIT = 5
 _DEATHS_WITHIN_S = 60.0
 _RESTART_DELAYS_S = (0.0, 0.1, 0.5, 2.0)  # after the first, second ... death within that time
 _STOP_DRAIN_S = 10.0
+_OK = 200
 
 DEPLOYING = "deploying"
 DEPLOYED = "deployed"
@@ -55,7 +56,8 @@ class Endpoint:
         self.requests: dict[int, int] = {}
         self.restarts = 0
         self.waiting = 0
-        self._log = LogFile(log_folder, str(program.spec["run_id"]))
+        self._log_folder = log_folder
+        self._log = _log_of(program, log_folder)
         self._work_folder = work_folder
         lock = threading.RLock()
         self._changed = threading.Condition(lock)  # state, children, what is in flight on a retiring child
@@ -80,6 +82,8 @@ class Endpoint:
             fresh = self._generation == 0 or self._state in (ERROR, STOPPED)
             if not fresh and program.same_as(self.program):
                 return
+            if program.identity != self.program.identity:
+                self._log = _log_of(program, self._log_folder)
             self.program = program
             self._generation += 1
             self._failure = None
@@ -119,24 +123,29 @@ class Endpoint:
 
     def predict(self, code: int, request_id: str, body: bytes) -> Answer:
         """Passes one request to the model and gives its answer, or one that says why there is none."""
+        head = request_id.encode("ascii")
+        answer = self._try_once(code, head, body)
+        if answer is None:
+            answer = self._try_once(code, head, body)
+        return answer or Answer(502, message="the model's process ends again and again: its log says more")
+
+    def _try_once(self, code: int, head: bytes, body: bytes) -> Answer | None:
+        """One child's answer; None when that child was dead before it read anything of the request."""
         child_or_answer = self._take_lane()
         if isinstance(child_or_answer, Answer):
             return child_or_answer
         child, lane = child_or_answer
         try:
-            frame = child.exchange(lane, code, body, request_id.encode("ascii"))
+            frame = child.exchange(lane, code, body, head)
         except PredictTimeout:
             self._on_timeout(child)
             limit_s = child.program.predict_timeout_s
             return Answer(502, message=f"the model did not answer within {limit_s:g} s; its process is being replaced")
-        except ChildGone:
-            with self._changed:
-                child.in_flight -= 1
-                self._changed.notify_all()
-            how = without_folders(child.ending())
-            if not child.ended.is_set():
-                child.kill()
-            return Answer(502, message=f"the model's process {how}")
+        except ChildGone as gone:
+            how = self._on_gone(child)
+            return Answer(502, message=f"the model's process {how}") if gone.was_sent else None
+        if frame.code != _OK:
+            child.log.mark_answered()  # the traceback that the model left there is this answer's, not its last words
         with self._changed:
             child.give_back(lane)
             if self.waiting:
@@ -172,10 +181,11 @@ class Endpoint:
             lane = child.take_lane() if child is not None else None
             if child is not None and lane is not None:
                 return child, lane
-            limit_s = LOAD_WAIT_S if child is None else self.program.predict_timeout_s
+            is_loading = child is None or child.is_gone
+            limit_s = LOAD_WAIT_S if is_loading else self.program.predict_timeout_s
             left_s = start + limit_s - time.monotonic()
             if left_s <= 0:
-                why = "the model is still loading" if child is None else "the model is busy"
+                why = "the model is still loading" if is_loading else "the model is busy"
                 return Answer(503, message=f"{why}: try again", retry_after_s=2)
             self._lane_free.wait(left_s)
 
@@ -246,7 +256,7 @@ class Endpoint:
                 self._load_failed(child, traceback or message)
 
     def child_ended(self, child: ChildProcess) -> None:
-        """A child's process is gone, for whatever reason."""
+        """A child's process is gone, for whatever reason; told twice of the same child is as told once."""
         how = "" if child.retiring or child.reported_failure else child.ending()
         with self._changed:
             self._retiring.discard(child)
@@ -273,10 +283,10 @@ class Endpoint:
             self._spawning = True
         while True:  # again, if another deploy came in between
             with self._changed:
-                program, generation = self.program, self._generation
+                program, generation, log = self.program, self._generation, self._log
             try:
-                child = ChildProcess(program, self._log, self._work_folder, self)
-            except OSError as error:
+                child = ChildProcess(program, log, self._work_folder, self)
+            except (OSError, ValueError) as error:  # ValueError: a null character in the environment
                 self._spawn_failed(generation, f"cannot start the model's process: {error}")
                 return
             child.generation = generation
@@ -311,6 +321,7 @@ class Endpoint:
             # The replacement is broken, the old one goes on; `failure` tells whoever deployed it.
             assert self._loaded_program is not None
             self.program = self._loaded_program
+            self._log = self._active.log
             self._set_state(DEPLOYED, "the model is served; the one that was to replace it did not load")
         else:
             self._set_state(ERROR, text)
@@ -332,6 +343,20 @@ class Endpoint:
         while self._deaths[0] < now - _DEATHS_WITHIN_S:
             self._deaths.popleft()
         return len(self._deaths)
+
+    def _on_gone(self, child: ChildProcess) -> str:
+        """A request found its child dead: says how it ended, when nobody is sent to it any more."""
+        with self._changed:
+            child.in_flight -= 1
+            child.is_gone = True
+            self._changed.notify_all()
+        how = child.ending()
+        if not child.ended.is_set():
+            child.stop(grace_s=0.0)  # it only closed its lane
+        # Before the answer, so that whoever reads it and asks again meets the next child. The watching thread says
+        # the same once more, which changes nothing.
+        self.child_ended(child)
+        return without_folders(how)
 
     def _on_timeout(self, child: ChildProcess) -> None:
         with self._changed:
@@ -366,6 +391,10 @@ class Endpoint:
             self._message = message
         self._changed.notify_all()
         self._lane_free.notify_all()
+
+
+def _log_of(program: Program, folder: Path) -> LogFile:
+    return LogFile(folder, "-".join(part for part in program.identity if part))
 
 
 def gzip_flag(content_encoding: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from verta_local import config
+from verta_local.deployment_settings import DEFAULT_PREDICT_TIMEOUT_S, DEFAULT_THREADS, check_token
 from verta_local.interpreter import Interpreter
 from verta_local.serving.background import state_of, write_private
 from verta_local.serving.endpoint import DEPLOYED, ERROR, Endpoint
-from verta_local.serving.process import DEFAULT_LOADER, DEFAULT_PREDICT_TIMEOUT_S, DEFAULT_THREADS, Program
-from verta_local.serving.supervisor import Supervisor, fail
-from verta_local.serving.table import BadRequest
+from verta_local.serving.process import DEFAULT_LOADER, Program
+from verta_local.serving.supervisor import StateFolderError, Supervisor, fail
 
 _FOLLOW_EVERY_S = 0.2
 
@@ -54,35 +55,46 @@ def serve_foreground(
 
     `token` None makes a random one for each model, `no_token` leaves it out (on a loopback address only).
     `on_ready` is called once, from another thread, when every model answers. What the models print goes to stderr
-    when `show_output`. A model that does not load: its traceback on stderr, exit code 1. The first Ctrl-C answers
-    what is in flight, the second ends at once.
+    when `show_output`. A setting that cannot be: one sentence on stderr, exit code 1. A model that does not load: its
+    traceback on stderr, exit code 1. The first Ctrl-C answers what is in flight, the second ends at once.
     """
+    try:
+        programs = [Program(spec, Interpreter.current(), threads, predict_timeout_s, _loader) for spec in specs]
+        check_token(token, no_token)
+    except (ValueError, RuntimeError) as error:
+        return fail(str(error))
     folder = config.state_dir() / "foreground" / str(os.getpid())
     _remove_leftovers(folder.parent)
     try:
         supervisor = Supervisor(
             folder, host=host, port=port, allowed_hosts=allowed_hosts, admin_token=secrets.token_urlsafe(32)
         )
+    except (ValueError, StateFolderError) as error:
+        _remove(folder)
+        return fail(str(error))
     except OSError as error:
-        return fail(f"cannot listen on {host}:{port} ({error.strerror or error}): choose another port")
-    interpreter = Interpreter.current()
+        _remove(folder)
+        other = "host" if error.errno == errno.EADDRNOTAVAIL else "port"
+        return fail(f"cannot listen on {host}:{port} ({error.strerror or error}): choose another {other}")
+    # So that `get_deployment_status()` and `verta-local predict` in another terminal find it.
+    state_file = config.serving_dir() / f"foreground-{os.getpid()}.json"
     endpoints: list[Endpoint] = []
     try:
-        for spec in specs:
-            program = Program(spec, interpreter, threads, predict_timeout_s, _loader)
+        for program in programs:
             endpoints.append(supervisor.deploy_program(program, None, token, no_token))
-    except (BadRequest, ValueError) as error:
-        supervisor.table.kill_all()
+        state_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(state_file, json.dumps(state_of(supervisor)).encode("ascii"))
+    except (ValueError, OSError) as error:
+        supervisor.abandon()
         _remove(folder)
+        if isinstance(error, OSError):
+            why = error.strerror or error
+            return fail(f"cannot write {state_file} ({why}): set VERTA_LOCAL_STATE to another folder")
         return fail(str(error))
     if show_output:
         for endpoint in endpoints:
             log = Path(endpoint.status()["log"])
             threading.Thread(target=_follow, args=(log,), name="follow-log", daemon=True).start()
-    # So that `get_deployment_status()` and `verta-local predict` in another terminal find it.
-    state_file = config.serving_dir() / f"foreground-{os.getpid()}.json"
-    state_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(state_file, json.dumps(state_of(supervisor)).encode("ascii"))
     watch = threading.Thread(
         target=_announce, args=(supervisor, endpoints, on_ready, not show_output), name="announce", daemon=True
     )

@@ -144,7 +144,12 @@ class LaneEnds:
         deadline = time.monotonic() + _CONNECT_TIMEOUT_S
         while len(lanes) < count:
             listener.settimeout(max(0.01, deadline - time.monotonic()))
-            lane, _ = listener.accept()
+            try:
+                lane, _ = listener.accept()
+            except OSError:
+                for taken in lanes.values():
+                    taken.close()
+                raise
             lane.settimeout(2.0)
             greeting = b""
             try:

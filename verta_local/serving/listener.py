@@ -282,7 +282,10 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
             try:
                 if not _is_readable_within(self.socket, _HOLD_MS):
                     return False
-                data = self.socket.recv(self.adj.recv_bytes)
+                with self.outbuf_lock:  # the main loop clears `connected` under it before it closes the socket
+                    if not self.connected:
+                        return False
+                    data = self.socket.recv(self.adj.recv_bytes)
             except (OSError, ValueError):
                 return False  # closed, by the client or by the main loop: that one cleans up
             if not data:
@@ -323,10 +326,25 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
                 self.server.add_task(self)
 
 
+def _check_address(host: str, port: int) -> None:
+    """The system takes a port modulo 65536, and waitress says 'Invalid host/port specified.' of all else."""
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise ValueError(f"a port is a whole number from 0 (any free one) to 65535, not {port!r:.100}")
+    try:
+        if not host.strip():
+            raise ValueError
+        if host != "*":
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, ValueError):  # ValueError: no text at all, a null character, a name that no DNS can hold
+        raise ValueError(
+            f"no host is known by the name {host!r:.300}: give 127.0.0.1, or an address of this machine"
+        ) from None
+
+
 class HttpServer(TcpWSGIServer):  # type: ignore[misc]
     """Listens on `host` and `port` (0: any free one) and answers with a WSGI application until told to stop.
 
-    Raises: OSError when the address cannot be bound.
+    Raises: ValueError for what is no host or port; OSError when the address cannot be bound.
     """
 
     channel_class = _Channel
@@ -336,6 +354,7 @@ class HttpServer(TcpWSGIServer):  # type: ignore[misc]
         self, application: Callable[..., Iterable[bytes]], host: str, port: int, body_limit_bytes: int
     ) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+        _check_address(host, port)
         self.body_limit_bytes = body_limit_bytes
         adjustments = Adjustments(
             listen=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
@@ -358,13 +377,18 @@ class HttpServer(TcpWSGIServer):  # type: ignore[misc]
         # closed, and perhaps given to something else, by then.
         self._wake_lock = threading.RLock()
         self._is_closed = False
-        super().__init__(
-            application,
-            self._sockets,
-            dispatcher=_ElasticThreads(),
-            adj=adjustments,
-            sockinfo=adjustments.listen[0],
-        )
+        try:
+            super().__init__(
+                application,
+                self._sockets,
+                dispatcher=_ElasticThreads(),
+                adj=adjustments,
+                sockinfo=adjustments.listen[0],
+            )
+        except OSError:
+            for opened in list(self._sockets.values()):
+                opened.close()
+            raise
         self.port = int(self.effective_port)
 
     def add_task(self, task: Any) -> None:

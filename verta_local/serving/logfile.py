@@ -15,14 +15,16 @@ class LogFile:
     """One append-only text file, mode 0600; the generation before it is kept as `<name>.1`."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100].lstrip(".") or "model"
+        safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:200].lstrip(".") or "model"
         self.path = folder / f"{safe}.log"
+        self._answered_byte = 0  # what lies before was told to a caller already
 
     def open_append(self) -> int:
         """A file descriptor for the child's output; the caller closes it. Rotates a large file first."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.size_bytes() > _LIMIT_BYTES:
             os.replace(self.path, self.path.with_name(self.path.name + ".1"))
+            self._answered_byte = 0
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def size_bytes(self) -> int:
@@ -46,9 +48,15 @@ class LogFile:
             source.seek(-_LIMIT_BYTES, os.SEEK_END)
             target.write(source.read())
         os.truncate(self.path, 0)
+        self._answered_byte = 0
+
+    def mark_answered(self) -> None:
+        """Leaves what was written until now out of `tail`: a request that failed was answered with it."""
+        self._answered_byte = self.size_bytes()
 
     def tail(self, since_byte: int) -> str:
-        """The last lines that were written after the offset `since_byte`; '' when there are none."""
+        """The last lines written after the offset `since_byte` and after the last mark; '' when there are none."""
+        since_byte = max(since_byte, self._answered_byte)
         try:
             with self.path.open("rb") as source:
                 end = source.seek(0, os.SEEK_END)

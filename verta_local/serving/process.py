@@ -18,15 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from verta_local.deployment_settings import (
+    DEFAULT_PREDICT_TIMEOUT_S,
+    DEFAULT_THREADS,
+    check_predict_timeout_s,
+    check_threads,
+)
 from verta_local.interpreter import Interpreter
 from verta_local.serving import frames
 from verta_local.serving.logfile import LogFile
 
 DEFAULT_LOADER = "verta_local.loading:load_model"
-# Four requests at a time: Python code takes turns anyway, so more threads only help models that wait; with four, a
-# short request passes by three long ones, and the stacks cost next to nothing.
-DEFAULT_THREADS = 4
-DEFAULT_PREDICT_TIMEOUT_S = 60.0
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
 _EXIT_GRACE_S = 3.0
 _CAN_WAIT_WITHOUT_COLLECTING = hasattr(os, "waitid")
@@ -42,6 +44,16 @@ class Program:
     predict_timeout_s: float = DEFAULT_PREDICT_TIMEOUT_S
     loader: str = DEFAULT_LOADER
     body_limit_bytes: int = BODY_LIMIT_BYTES
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for settings that no child could work with."""
+        check_threads(self.threads)
+        check_predict_timeout_s(self.predict_timeout_s)
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """(store id, run id): run ids derive from names, so two stores can have the same one."""
+        return str(self.spec.get("store_id") or ""), str(self.spec.get("run_id") or "")
 
     def same_as(self, other: Program) -> bool:
         """Whether a child of the other would behave the same; the environment variables are not compared."""
@@ -130,8 +142,7 @@ class ChildProcess:
         self.idle: list[int] = list(range(program.threads))  # a heap: the lowest idle lane is taken first
         self.ended = threading.Event()
         self.started_at = time.monotonic()
-        self._log = log
-        self._log_start = log.size_bytes()
+        self.log = log
         self._observer = observer
         self._signal_lock = threading.Lock()  # a process is not signalled once it was collected: its id is free then
         self._is_collected = False
@@ -187,7 +198,7 @@ class ChildProcess:
             how = f"was killed by {name} ({-code})"
         else:
             how = f"ended with exit code {code}"
-        tail = self._log.tail(self._log_start)
+        tail = self.log.tail(self._log_start_byte)
         return f"{how}; its last output:\n{tail}" if tail else f"{how}, without any output"
 
     def stop(self, grace_s: float = _EXIT_GRACE_S) -> None:
@@ -222,7 +233,8 @@ class ChildProcess:
         program = self.program
         ends = frames.LaneEnds.open(2 + program.threads)
         environment = {**program.interpreter.environment, **ends.environment}
-        log = self._log.open_append()
+        log = self.log.open_append()
+        self._log_start_byte = self.log.size_bytes()  # after opening, which may begin a new file
         try:
             popen = subprocess.Popen(
                 program.interpreter.command("verta_local.serving.child", ends.arguments),

@@ -24,11 +24,15 @@ _DRAIN_S = 30.0
 _CHORES_EVERY_S = 2.0
 
 
+class StateFolderError(Exception):
+    """The folder for logs and state cannot be written; the message is one sentence."""
+
+
 class Supervisor:
     """Serves models on `host` and `port` (0: any free one) from the moment it is made; `run()` blocks until the end.
 
     `admin_token` None leaves the admin routes out. `body_limit_bytes` bounds a request's body.
-    Raises: OSError when the address cannot be bound.
+    Raises: ValueError for what is no host or port; OSError when the address cannot be bound; StateFolderError.
     """
 
     def __init__(
@@ -52,7 +56,12 @@ class Supervisor:
         self._app: WsgiApplication | None = None
         self._app_lock = threading.Lock()
         work_folder = state_folder / "work"
-        work_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            work_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StateFolderError(
+                f"cannot write to {work_folder} ({error.strerror or error}): set VERTA_LOCAL_STATE to another folder"
+            ) from None
         self.table = EndpointTable(state_folder / "logs", work_folder, on_change)
         self._front = Front(self.table, self.metrics, self._flask_app)
         self.server = HttpServer(self._front, host, port, body_limit_bytes)
@@ -81,7 +90,7 @@ class Supervisor:
         return self.deploy_program(
             program_of(order),
             None if path is None else str(path),
-            None if token is None else str(token),
+            token,
             bool(order.get("no_token")),
         )
 
@@ -95,6 +104,11 @@ class Supervisor:
         """Asks `run()` to drain and return; asked twice, not to wait. Safe in signal handlers."""
         self._stop_requests += 1
         self.server.wake()
+
+    def abandon(self) -> None:
+        """Stops listening and ends all children at once; in place of `run()`, when something else went wrong."""
+        self.table.kill_all()
+        self.server.drain(0.0, lambda: True)
 
     def run(self, *, handle_signals: bool = True) -> int:
         """Serves until `stop()`, SIGTERM, SIGINT or SIGHUP, then answers what is in flight and ends the children.

@@ -10,13 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from verta_local.deployment_settings import check_token
 from verta_local.serving.endpoint import Endpoint
 from verta_local.serving.process import Program
 
 _ROUTE = re.compile(r"[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*")
+_OUTSIDE_ROUTE = re.compile(r"[^A-Za-z0-9_-]")
 _ROUTE_LIMIT_CHARACTERS = 512
-_TOKEN = re.compile(r"[!-~]+")
 _GONE_LIMIT = 1000
+_STORE_PART_CHARACTERS = 8
 
 
 class BadRequest(ValueError):
@@ -28,15 +30,20 @@ class Stopping(Exception):
 
 
 class EndpointTable:
-    """route -> endpoint. A run is served at one route at most; another route moves it there."""
+    """route -> endpoint. A run of a store is served at one route at most; another route moves it there.
+
+    Another store's run never takes a route over, not even a default one that has become free: whoever holds the URL
+    would get another model's answers.
+    """
 
     def __init__(self, log_folder: Path, work_folder: Path, on_change: Callable[[], None]) -> None:
         self._log_folder = log_folder
         self._work_folder = work_folder
         self._on_change = on_change
         self._lock = threading.Lock()
+        self._order_lock = threading.Lock()  # held through a whole deploy; no endpoint goes in the middle of it
         self._endpoints: dict[str, Endpoint] = {}
-        self._gone: dict[str, None] = {}  # routes that were served once; a dict keeps them in order
+        self._gone: dict[str, str] = {}  # route that was served once -> id of the store; a dict keeps them in order
         self._is_closed = False
         self.empty_since = time.monotonic()
 
@@ -53,11 +60,10 @@ class EndpointTable:
         with self._lock:
             return list(self._endpoints.values())
 
-    def find(self, store_id: str | None, run_id: str) -> Endpoint | None:
-        """The endpoint that serves a run."""
+    def find(self, store_id: str, run_id: str) -> Endpoint | None:
+        """The endpoint that serves a run of a store."""
         for endpoint in self.all():
-            spec = endpoint.program.spec
-            if spec["run_id"] == run_id and (store_id is None or spec.get("store_id") == store_id):
+            if endpoint.program.identity == (store_id, run_id):
                 return endpoint
         return None
 
@@ -66,29 +72,32 @@ class EndpointTable:
 
         `token` None keeps the present token, or makes one of 256 random bits. Raises: BadRequest, Stopping.
         """
-        spec = program.spec
-        route = route_of(spec, path)
-        if token is not None and not _TOKEN.fullmatch(token):
-            raise BadRequest("a token must be printable ASCII text without blanks, because it travels in a header")
-        if token is not None and no_token:
-            raise BadRequest("give a token or no_token, not both")
-        before = self.find(spec.get("store_id"), spec["run_id"])
-        with self._lock:
-            if self._is_closed:
-                raise Stopping
-            endpoint = self._endpoints.get(route)
-            if endpoint is None and before is not None and self._endpoints.pop(before.route, None) is before:
-                self._gone[before.route] = None
-                before.route = route  # the same model at another address: nothing to start
-                endpoint = self._endpoints[route] = before
-            if endpoint is None:
-                endpoint = Endpoint(route, program, secrets.token_urlsafe(32), self._log_folder, self._work_folder)
-                self._endpoints[route] = endpoint
-            moved = before if before is not None and before is not endpoint else None
-            if token is not None or no_token:
-                endpoint.token = token
-            self._gone.pop(route, None)
-        endpoint.deploy(program)
+        try:
+            token = check_token(token, no_token)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+        with self._order_lock:
+            before = self.find(*program.identity)
+            with self._lock:
+                if self._is_closed:
+                    raise Stopping
+                route = self._route_for(program, path, before)
+                endpoint = self._endpoints.get(route)
+                if endpoint is None and before is not None:
+                    # The same model at another address: nothing to start.
+                    del self._endpoints[before.route]
+                    self._remember_gone(before)
+                    before.route = route
+                    endpoint = self._endpoints[route] = before
+                if endpoint is None:
+                    made = secrets.token_urlsafe(32)
+                    endpoint = Endpoint(route, program, made, self._log_folder, self._work_folder)
+                    self._endpoints[route] = endpoint
+                moved = before if before is not None and before is not endpoint else None
+                if token is not None or no_token:
+                    endpoint.token = token
+                self._gone.pop(route, None)
+            endpoint.deploy(program)
         self._on_change()
         if moved is not None:
             self.undeploy(moved)
@@ -96,16 +105,44 @@ class EndpointTable:
 
     def undeploy(self, endpoint: Endpoint) -> None:
         """Takes an endpoint down; returns when its processes are gone."""
-        with self._lock:
+        with self._order_lock, self._lock:
             if self._endpoints.get(endpoint.route) is endpoint:
                 del self._endpoints[endpoint.route]
-                self._gone[endpoint.route] = None
-                if len(self._gone) > _GONE_LIMIT:
-                    del self._gone[next(iter(self._gone))]
+                self._remember_gone(endpoint)
             if not self._endpoints:
                 self.empty_since = time.monotonic()
         endpoint.stop()
         self._on_change()
+
+    def _route_for(self, program: Program, path: str | None, before: Endpoint | None) -> str:
+        """Where the program is to be served. Call with the lock held. Raises: BadRequest."""
+        store_id, run_id = program.identity
+        route = route_of(program.spec, path)
+        if path is not None:
+            present = self._endpoints.get(route)
+            if present is not None and present.program.identity[0] != store_id:
+                raise BadRequest(
+                    f"the path {path!r} is taken by run {present.program.identity[1]} of another store "
+                    f"({present.program.spec.get('store') or present.program.identity[0]}): "
+                    "undeploy that one first, or choose another path"
+                )
+            return route
+        choices = [route]
+        store_part = _OUTSIDE_ROUTE.sub("_", store_id)
+        choices += [f"{part}/{run_id}" for part in (store_part[:_STORE_PART_CHARACTERS], store_part) if part]
+        if before is not None and before.route in choices:
+            return before.route  # its URL stays, also when a shorter one has become free
+        for choice in choices:
+            present = self._endpoints.get(choice)
+            owner = present.program.identity[0] if present is not None else self._gone.get(choice, store_id)
+            if owner == store_id:
+                return choice
+        raise BadRequest(f"the URL of run {run_id} is taken by another store: give a path")
+
+    def _remember_gone(self, endpoint: Endpoint) -> None:
+        self._gone[endpoint.route] = endpoint.program.identity[0]
+        if len(self._gone) > _GONE_LIMIT:
+            del self._gone[next(iter(self._gone))]
 
     def close_if_empty(self, idle_s: float) -> bool:
         """Refuses further deploys if nothing was served for `idle_s`; returns whether it did."""
@@ -134,6 +171,8 @@ class EndpointTable:
 def route_of(spec: dict[str, Any], path: str | None) -> str:
     """What follows `/api/v1/predict/`: the run id, or the project id and the path. Raises: BadRequest."""
     run_id = spec.get("run_id")
+    if not isinstance(spec.get("store_id"), str) or not spec["store_id"]:
+        raise BadRequest("the model spec has no store_id")
     if not isinstance(run_id, str) or not _ROUTE.fullmatch(run_id):
         raise BadRequest("the model spec has no usable run_id")
     if path is None:

@@ -71,6 +71,9 @@ class Dies(Model):
             os.kill(os.getpid(), signal.SIGKILL)
         if data == "segfault":
             ctypes.string_at(0)
+        if data == "print and raise":
+            print("said before", file=sys.stderr)
+            raise ValueError("an older mistake")
         if data == "die slowly":
             time.sleep(0.5)
             os._exit(4)
@@ -81,7 +84,7 @@ class Answers(Model):
     """Answers with what has no plain JSON form."""
 
     def predict(self, data):
-        import numpy as np  # noqa: PLC0415 - optional library
+        import numpy as np
 
         @dataclasses.dataclass
         class Box:
@@ -146,6 +149,16 @@ class DiesAtLoad(Model):
         os._exit(9)
 
 
+class DiesAtLoadAndLeavesAFork(Model):
+    def __init__(self, spec):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(600)
+        with open(spec["marker"], "w") as file:
+            file.write(str(pid))
+        os._exit(9)
+
+
 class ExitsAtLoad(Model):
     def __init__(self, spec):
         sys.exit("no GPU found")
@@ -181,6 +194,21 @@ class Prints(Model):
     def predict(self, data):
         print(data)
         return len(data)
+
+
+class Arguments(Model):
+    """Tells the command line that it sees, when it is loaded and later."""
+
+    def __init__(self, spec):
+        self.at_load = list(sys.argv)
+
+    def predict(self, data):
+        return [self.at_load, sys.argv]
+
+
+class TakesNothing(Model):
+    def predict(self):
+        return 1
 
 
 class Table(Model):
