@@ -340,7 +340,6 @@ import os
 from verta_local import Client
 run = Client({str(store)!r}).set_experiment_run("r")
 open("a.bin", "wb").write(os.urandom(200_000))
-print("ready", flush=True)
 for number in range(100_000):
     run.log_metric(f"m{{number}}", number)
     if number % 10 == 0:
@@ -349,16 +348,16 @@ for number in range(100_000):
 """
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
         assert process.stdout is not None
-        while process.stdout.readline() != "ready\n":
-            pass
-        time.sleep(0.05 + attempt * 0.07)
+        while (line := process.stdout.readline()) != "0\n":
+            assert line, "the script ended"
+        time.sleep(attempt * 0.07)
         process.kill()
-        acknowledged = [int(line) for line in process.stdout.read().split()]
+        acknowledged = [0, *(int(line) for line in process.stdout.read().split("\n")[:-1])]
         process.wait()
         process.stdout.close()
         run = Client(str(store)).expt_runs[0]
         metrics = run.get_metrics()
-        assert acknowledged and all(metrics[f"m{number}"] == number for number in acknowledged)
+        assert all(metrics[f"m{number}"] == number for number in acknowledged)
         keys = set(run.get_artifact_keys())
         assert all(f"a{number}" in keys for number in acknowledged if number % 10 == 0)
         from verta_store import open_store
