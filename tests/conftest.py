@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import verta_local
 import verta_store
 from verta_local import Client
+
+# A busy machine makes an example slow and not wrong.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 # The packages under test, be it the tree or an installed wheel: for the processes that the tests start.
 ROOTS = dict.fromkeys(str(Path(module.__file__ or "").parents[1]) for module in (verta_local, verta_store))

@@ -333,12 +333,20 @@ class _Collection:
     def _own_batch(self) -> str:
         """The folder in the trash for what this run moves; it says from the start what counted as old."""
         if not self._batch:
-            name = f"{ids.utc_stamp(self._report.now_ms)}-{ids.random_hex(8)}"
-            batch = os.path.join(self._root, TRASH, name)
-            files.make_folder(batch, self._root)
-            _create(os.path.join(batch, f"{_BEGUN}{self._cutoff_ns}"))
-            self._batch = batch
+            self._batch = self._make_batch(attempts=10)
         return self._batch
+
+    def _make_batch(self, attempts: int) -> str:
+        name = f"{ids.utc_stamp(self._report.now_ms)}-{ids.random_hex(8)}"
+        batch = os.path.join(self._root, TRASH, name)
+        try:
+            files.make_folder(batch, self._root)
+            with open(os.path.join(batch, f"{_BEGUN}{self._cutoff_ns}"), "xb"):
+                return batch
+        except FileNotFoundError:
+            if attempts <= 1:
+                raise
+        return self._make_batch(attempts - 1)  # another collection has just swept it, because it was empty
 
     def _move(self, candidate: _Candidate) -> None:
         """Renames one object into the trash, and back when a writer met it in that moment."""

@@ -155,6 +155,9 @@ class Materializer:
                 drive.of(self._root).open_up(temporary)
                 self._make_folder(top, os.path.dirname(target))
                 entries = folder_entries(temporary)
+                # Durable before the folder has its name: what is missing in it would be taken for damage.
+                for folder, _, _ in os.walk(temporary):
+                    files.sync_folder(folder)
                 _write_file(target + _MANIFEST, write_manifest(entries), self._temporary_in(top))
                 files.publish(temporary, target)
         finally:
@@ -208,14 +211,16 @@ class Materializer:
 
 
 def _write_file(path: str, data: bytes, temporary: str) -> None:
-    """Puts a small derived file in place whole."""
+    """Puts a small derived file in place whole and durable."""
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY | files.O_CLOEXEC, 0o600)
     try:
         files.write_all(descriptor, data)
         drive.set_mode(descriptor, files.READ_ONLY)
+        files.sync_file(descriptor)
     finally:
         os.close(descriptor)
     drive.holding(path).rename(temporary, path, replace=True)
+    files.sync_folder(os.path.dirname(path))
 
 
 def check_unpacked(path: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# What changes a drive, and what looks at it. `builtins.open` of a new file goes past `os.open`: `lstat` and the
-# renames around it stand for it.
+# What changes a drive, and what looks at it; `builtins.open` counts among both.
 CHANGES = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "utime", "write", "open")
 LOOKS = ("stat", "lstat", "listdir", "scandir")
 
@@ -41,11 +41,15 @@ def at_step(root: str, number: int, act: Callable[[], None], names: tuple[str, .
 
         return step
 
+    open_file = wrap("open", builtins.open)
+    kept_open = builtins.open
     kept = {name: getattr(os, name) for name in names}
     for name, call in kept.items():
         setattr(os, name, wrap(name, call))
+    builtins.open = open_file
     try:
         yield log
     finally:
+        builtins.open = kept_open
         for name, call in kept.items():
             setattr(os, name, call)

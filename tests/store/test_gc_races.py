@@ -10,9 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ import pytest
 from new_entities import new_run
 from steps import CHANGES, LOOKS, at_step
 
-from verta_store import Store, close_all, files, leases, open_store, records
+from verta_store import Store, close_all, files, ids, leases, open_store, records
 from verta_store.errors import MissingObject, StoreError
 from verta_store.fsck import verify
 from verta_store.gc import DAY_S, Rules, collect
 from verta_store.objects import Ref
+from verta_store.roots import RootReader
 from verta_store.store import read_description
 
 AT_ONCE = Rules(minimum_grace_s=0, trash_wait_s=0)
@@ -63,7 +65,6 @@ class World:
         for store in self._opened:
             store.close()
         self._opened.clear()
-        shutil.rmtree(self._tmp_path / f"store-{self._count}", ignore_errors=True)
         self._count += 1
         root = self._tmp_path / f"store-{self._count}"
         shutil.copytree(self.template, root)
@@ -87,19 +88,26 @@ class World:
         return refs
 
     def require(self, root: str, refs: list[Ref], when: str) -> None:
-        """Fails unless all of these objects are there, as any process sees it; nothing is brought back by looking."""
+        """Fails unless the journals name these objects, and any process finds them, each whole."""
+        reader = RootReader(root)
+        assert reader.catch_up() == [], when
+        assert reader.roots.living(ids.now_ms()) == {ref.digest for ref in refs}, when
         store = self.open(root)
-        report = verify(store)
-        assert report.is_clean, f"{when}: {report.problems}"
-        assert report.blob_count + report.tree_count == len({ref.digest for ref in refs}), when
         for ref in refs:
-            store.check(ref.kind, ref.digest)
+            try:
+                store.check(ref.kind, ref.digest)
+            except StoreError as error:
+                pytest.fail(f"{when}: {error}")
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(files, "sync_file", lambda *_, **__: None)  # nothing here is about power cuts
-    return World(tmp_path)
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    # In memory and without syncing: nothing here is about disks, and each test makes a hundred stores.
+    monkeypatch.setattr(files, "sync_file", lambda *_, **__: None)
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory, prefix="verta_local-") as folder:
+        yield World(Path(folder).resolve())
+        close_all()
 
 
 def each_step(run: Callable[[int], list[str]]) -> int:
@@ -113,9 +121,12 @@ def each_step(run: Callable[[int], list[str]]) -> int:
 # -- a collection stopped at each of its steps, while others go on
 
 
-@pytest.mark.parametrize("rules", [AT_ONCE, INTO_TRASH], ids=["at once", "into the trash"])
-@pytest.mark.parametrize("named", ["at once", "afterwards"])
-def test_a_writer_between_any_two_steps_of_a_collection_loses_nothing(world: World, rules: Rules, named: str) -> None:
+@pytest.mark.parametrize(
+    ("named", "rules"),
+    [("at once", AT_ONCE), ("afterwards", AT_ONCE), ("afterwards", INTO_TRASH)],
+    ids=["deleted at once", "deleted at once, named later", "into the trash, named later"],
+)
+def test_a_writer_between_any_two_steps_of_a_collection_loses_nothing(world: World, named: str, rules: Rules) -> None:
     def run(number: int) -> list[str]:
         root = world.copy()
         collector, writer = world.open(root), world.open(root)
@@ -250,10 +261,10 @@ def test_a_writer_that_sleeps_at_any_step_and_is_taken_for_dead_names_nothing_th
                 monkeypatch.setattr(leases, "this_machine", lambda: here)
         assert refs, f"step {number}, {log[number - 1 :]}: {error!r}"
         writer.close()
-        report = verify(world.open(root), deep=True)
-        assert report.is_clean, f"step {number}, {log[number - 1]}: {report.problems}"
+        # Who was refused has a second run, which names the same.
+        world.require(root, refs, f"step {number}, {log[number - 1 : number]}, {error!r}")
         collect(collector, grace_s=0, rules=AT_ONCE)
-        world.require(root, refs, f"step {number}, later") if error is None else None
+        world.require(root, refs, f"step {number}, later")
         return log
 
     steps = each_step(run)
@@ -269,7 +280,7 @@ def test_a_writer_that_sleeps_at_any_step_and_is_taken_for_dead_names_nothing_th
 KILLED_AT_EACH_STEP = """
 import os, shutil, signal, sys, traceback
 sys.path.insert(0, {tests!r})
-from steps import CHANGES, LOOKS, at_step
+from steps import at_step
 from verta_store import files, open_store
 from verta_store.errors import StoreError
 from verta_store.fsck import verify
@@ -295,7 +306,7 @@ def die():
 
 def killed(root, number):
     store = open_store(root, cache)
-    with at_step(root, number, die, CHANGES + LOOKS):
+    with at_step(root, number, die):  # to be killed between two looks is to be killed before the next change
         collect(store, grace_s=0, rules=rules)
     return 0
 
@@ -352,7 +363,7 @@ def test_a_collection_killed_at_any_step_loses_nothing_and_the_next_one_goes_on(
     command += [str(world.template.parent / "c"), str(wait_s), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 80
+    assert int(done.stdout) > 20
 
 
 # -- processes
@@ -389,7 +400,7 @@ def collecting():
 
 mine = []
 def writing():
-    number = dice.randrange(8)
+    number = dice.randrange(12)
     if dice.random() < 0.3:
         folder = os.path.join(out + "-folders", str(number))
         if not os.path.isdir(folder):
@@ -407,10 +418,12 @@ def writing():
               {{"key": {{"kind": ref.kind, "digest": ref.digest, "size_bytes": ref.size_bytes, "name": "n"}}}})
     print("logged", run, ref.kind, ref.digest, file=log)
     mine.append(run)
-    if len(mine) > 3:
+    if len(mine) > 1:
         run = mine.pop(dice.randrange(len(mine)))
         print("deleting", run, file=log)
         store.delete(run)
+    if dice.random() < 0.5:
+        store.leases.advance()  # as the thread in the background does once an hour
     if dice.random() < 0.05:
         store.close()
 
@@ -429,7 +442,7 @@ def test_processes_that_store_the_same_and_new_things_and_collect_lose_nothing(s
         [("write", 0), ("write", 0), ("write", 5), ("write", -7), ("write", 0), ("collect", 0), ("collect", 11)]
     ):
         command = [sys.executable, "-c", code, role, store.root, str(tmp_path / f"cache-{number}")]
-        command += [str(tmp_path / f"out-{number}"), str(hours), "6"]
+        command += [str(tmp_path / f"out-{number}"), str(hours), "5"]
         processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
     time.sleep(3)
     processes[4].send_signal(signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import uuid
@@ -39,7 +40,7 @@ def test_times_rise_strictly_even_when_the_clock_falls(monkeypatch: pytest.Monke
     monkeypatch.setattr(ids.time, "time_ns", lambda: next(walls) * 1_000_000)
     clock = ids.HybridClock()
     ticks = [clock.tick() for _ in range(6)]
-    assert all(a[0] < b[0] for a, b in zip(ticks, ticks[1:], strict=False))
+    assert all(a[0] < b[0] for a, b in itertools.pairwise(ticks))
     assert [wall for _, wall in ticks] == [5_000, 5_000, 4_000, 1, 6_000, 6_000]
     assert ids.milliseconds(ticks[-1][0]) == 6_000
 

@@ -15,9 +15,9 @@ import verta_store
 
 ENGINE = [
     {"ids", "errors"},
-    {"records", "query", "files", "digest", "drive", "series", "authors", "probe", "collected", "source_memory"},
+    {"records", "query", "files", "digest", "drive", "series", "authors", "probe", "collected", "local_cache"},
     {"objects", "journal", "index", "remotes", "archive", "description", "ingest", "leases", "roots", "selection", "trash",
-     "verified"},
+     "verified", "source_memory"},
     {"tree"},
     {"materialize"},
     {"store", "__init__"},
@@ -25,8 +25,8 @@ ENGINE = [
 ]  # fmt: skip
 CLIENT = [
     {"errors", "_version"},
-    {"artifacts", "config", "conflicts", "environment", "interpreter", "model_api", "modules", "observations", "pickling",
-     "stored_modules", "values"},
+    {"artifacts", "config", "conflicts", "deployment_settings", "environment", "interpreter", "model_api", "modules", "observations", "pickling",
+     "stored_modules", "tracebacks", "values"},
     {"deployment", "entity", "loading", "model", "serving"},
     {"run", "run_model"},
     {"runs"},

@@ -20,7 +20,7 @@ from verta_store.journal import OPEN_SUFFIX
 STORE = "11111111-2222-4333-8444-555555555555"
 BASE = (ids.now_ms() - 60_000) << ids.CLOCK_BITS
 ENTITIES = {
-    "00000000-0000-8000-8000-00000000000%d" % number: fields
+    f"00000000-0000-8000-8000-00000000000{number}": fields
     for number, fields in enumerate(
         [
             {"type": "project", "parent": None, "name": "project"},
