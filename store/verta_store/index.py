@@ -5,6 +5,7 @@ It knows how far each journal was read and catches up by reading only new bytes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -212,8 +213,7 @@ class Index:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == SCHEMA_VERSION and found == application_id:
             return
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(connection):
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             found = connection.execute("PRAGMA application_id").fetchone()[0]
             if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -223,11 +223,6 @@ class Index:
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION or found != application_id:
                 raise sqlite3.DatabaseError("the index is of another version or another store")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
 
     # -- catching up -----------------------------------------------------------------------------------------------
 
@@ -311,8 +306,7 @@ class Index:
         taken = 0
         # What is noted of the positions is true again when all is done: an exception may come at any moment.
         version, self._data_version = self._data_version, -1
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(connection):
             batch = ingest.Batch(connection)
             moved: dict[str, tuple[int, journal.Position]] = {}
             is_behind = False
@@ -339,11 +333,6 @@ class Index:
                 )
                 moved[stem] = (number, position)
             self.newest_time = max(self.newest_time, batch.apply())
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
         self._positions.update(moved)
         if not is_behind:
             self._data_version = version
@@ -354,19 +343,13 @@ class Index:
         limit = (ids.now_ms() + ids.FUTURE_LIMIT_MS) << ids.CLOCK_BITS
         if not connection.execute("SELECT 1 FROM quarantine WHERE time <= ? LIMIT 1", (limit,)).fetchone():
             return False
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(connection):
             batch = ingest.Batch(connection)
             rows = connection.execute("SELECT journal, line FROM quarantine WHERE time <= ?", (limit,)).fetchall()
             for number, line in rows:
                 batch.add(number, [ingest.from_quarantine(line)], is_released=True)
             connection.execute("DELETE FROM quarantine WHERE time <= ?", (limit,))
             self.newest_time = max(self.newest_time, batch.apply())
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
         return True
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -514,6 +497,19 @@ class Index:
 
         made: _T = self._guarded(read)
         return made
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing; whoever else writes waits."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 class _Unreadable(Exception):
