@@ -7,15 +7,13 @@ The author stands in the first line of every journal; how a conflict is decided 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import ids
 from .records import decode_value, same_value, value_of
 
 
-@dataclass(frozen=True)
-class Author:
+class Author(NamedTuple):  # and no dataclass, here and below: it is made at every start
     """A person at a host, as their journal states it."""
 
     user: str
@@ -25,8 +23,7 @@ class Author:
         return f"{self.user} on {self.host}"
 
 
-@dataclass(frozen=True)
-class Conflict:
+class Conflict(NamedTuple):
     """A value that lost against another writer's: what, by whom (`user`, `host`), and what and who won."""
 
     entity: str

@@ -12,16 +12,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from . import ids
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Modes:
+class Modes(NamedTuple):
     """The modes of what a store makes; objects are 0444 everywhere. Set explicitly, so that no umask matters."""
 
     folder: int
@@ -149,6 +147,17 @@ class Drive:
         self._poke_down_to(path)
         return os.path.lexists(path)
 
+    def still_has(self, path: str) -> bool:
+        """Whether there is something at this path at this very moment; on a share a "yes" may be old, so the server
+        is asked, by opening it."""
+        if not self.is_careful:
+            return os.path.lexists(path)
+        try:
+            os.close(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
+        except OSError as error:
+            return error.errno not in (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
+        return True
+
     def look(self, path: str, read: Callable[[str], Result]) -> Result:
         """`read(path)`, where ESTALE counts as "not there", and on a share "not there" is looked at again.
 
@@ -212,6 +221,7 @@ class Drive:
                 if error.errno == errno.ENOENT and self.is_careful and _was_renamed(source, target):
                     return  # the server's answer was lost, and this is the one to the second asking
                 may_pass = error.errno in _IN_USE and (self.is_careful or sys.platform == "win32")
+                may_pass = may_pass and not os.path.isdir(target)  # which is never replaced
                 if not may_pass or time.monotonic() + pause_s > deadline:
                     raise
             time.sleep(pause_s)

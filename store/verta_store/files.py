@@ -215,16 +215,15 @@ def publish(temporary: str, target: str) -> bool:
     """
     where = drive.holding(target)
     if os.path.isdir(temporary):
-        if os.path.isdir(target):
-            return False
         try:
             where.rename(temporary, target)
             return True
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES) and os.path.isdir(target):
-                return False
-            raise
-    if os.path.lexists(target):
+        except OSError:
+            # ENOTEMPTY or EEXIST, on Windows EACCES, and EPERM over SFTP.
+            if not where.still_has(target):
+                raise
+            return False
+    if where.still_has(target):
         remove_file(temporary)
         return False
     try:
@@ -233,7 +232,7 @@ def publish(temporary: str, target: str) -> bool:
         where.rename(temporary, target)
         return True
     except OSError:
-        if not os.path.lexists(target):
+        if not where.still_has(target):
             raise
         remove_file(temporary)
         return False
@@ -309,7 +308,10 @@ def move_to_trash(path: str, root: str, name: str) -> None:
             where.make_folder(trash)
         except FileExistsError:
             pass
-    where.rename(path, os.path.join(trash, name))
+    try:
+        where.rename(path, os.path.join(trash, name))
+    except FileNotFoundError:
+        pass  # out of the way already: another host's doing, which this one had not seen
 
 
 def remove_folder(path: str) -> None:

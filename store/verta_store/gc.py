@@ -7,7 +7,6 @@ a later collection looks again, puts back what is named by then and deletes the 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from .roots import RootReader
 from .store import Store
 from .trash import FOLDER as TRASH
 from .trash import Part, parse_name
+from .turn import Turn
 
 DAY_S = 24 * 3600.0
 DEFAULT_GRACE_S = 14 * DAY_S
@@ -30,7 +30,6 @@ _BATCH = re.compile(r"[0-9]{8}t[0-9]{6}-[0-9a-f]{8}")
 _BEGUN = "begun-"  # and what counted as old then, in ns; empty files, because a disk may be full
 _ENDED = "ended"  # its time is when the first sweep ended: from then the batch waits
 _DOOMED = "doomed-"  # nothing in the trash under such a name is looked for any more
-_TURN = "collector.json"
 
 
 @dataclass(frozen=True)
@@ -74,67 +73,13 @@ def collect(
     collection = _Collection(store, grace_s, is_alone, is_dry_run, rules)
     if is_dry_run:
         return collection.run()
-    turn = _Turn(store, collection)
+    turn = Turn(store.root, int(rules.turn_s * _NS), collection.drive_now_ns)
     with files.writing("into the trash", os.path.join(store.root, TRASH)):
         turn.take()
         try:
             return collection.run()
         finally:
             turn.give_back()
-
-
-class _Turn:
-    """A file that keeps a second collection from doing the same work. A courtesy: two at once lose nothing."""
-
-    def __init__(self, store: Store, collection: _Collection) -> None:
-        self._store = store
-        self._path = os.path.join(store.root, leases.FOLDER, _TURN)
-        self._collection = collection
-
-    def take(self) -> None:
-        about = {"user": ids.user_name(), "host": ids.host_name(), "pid": os.getpid(), "machine": leases.this_machine()}
-        for _ in range(3):
-            try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY | files.O_CLOEXEC
-                files.make_folder(os.path.dirname(self._path), self._store.root)
-                descriptor = os.open(self._path, flags, drive.of(self._store.root).modes.record)
-            except FileExistsError:
-                self._remove_stale()
-                continue
-            try:
-                files.write_all(descriptor, json.dumps(about).encode("ascii"))
-            except OSError:
-                pass  # a full disk; an empty file says as much, only not whose it is
-            finally:
-                os.close(descriptor)
-            return
-
-    def _remove_stale(self) -> None:
-        rules = self._collection.rules
-        try:
-            with open(self._path, "rb") as file:
-                touched_ns = os.fstat(file.fileno()).st_mtime_ns
-                text = file.read()
-        except FileNotFoundError:
-            return
-        try:
-            found = json.loads(text)
-            owner = leases.Lease("", "", found["machine"], found["pid"], 0, touched_ns)
-            who = f"{found['user']} on {found['host']}, process {found['pid']}"
-        except (ValueError, KeyError, TypeError):
-            owner, who = leases.Lease("", "", "", 0, 0, touched_ns), "somebody"
-        now_ns = self._collection.drive_now_ns()
-        # A process of this machine that lives may also hang: after an hour without a sign its turn is over too.
-        if owner.is_alive(now_ns, int(rules.turn_s * _NS)) and now_ns - touched_ns <= rules.turn_s * _NS:
-            raise CollectionRefused(
-                f"another garbage collection of this store is running ({who}); wait for it, "
-                f"or delete {self._path} if that is not so",
-                path=self._path,
-            )
-        files.remove_file(self._path)
-
-    def give_back(self) -> None:
-        files.remove_file(self._path)  # one that stays is stale in an hour
 
 
 @dataclass
@@ -232,11 +177,12 @@ class _Collection:
 
     def _read_journals(self) -> None:
         problems = self._reader.catch_up()
+        problems += [f"{stem}, which this host has read before, is gone" for stem in self._store.lost_journals()]
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise CollectionRefused(
-                f"nothing is collected while a journal is damaged, because what it named is not known: {problems[0]}"
-                f"{more}; look with: verta-local verify"
+                "nothing is collected while a journal is damaged or gone, because what it named is not known: "
+                f"{problems[0]}{more}; look with: verta-local verify"
             )
 
     def _mark(self) -> None:
@@ -352,8 +298,8 @@ class _Collection:
         """Renames one object into the trash, and back when a writer met it in that moment."""
         batch = self._own_batch()
         is_moved = False
-        # The folder of a tree before its manifest: see `Trees`, which freshens the manifest before it looks for the
-        # folder. So either it finds no folder, or we find its freshened manifest below.
+        # A writer freshens the manifest of a tree and then looks for the folder (`Trees.keep`): so either it finds
+        # no folder, or we find the freshened manifest below, here or in its place.
         for part in candidate.parts:
             home = part.home(self._root)
             if self._rename(home, os.path.join(batch, part.name)):
@@ -517,14 +463,8 @@ class _Collection:
             for rest in rests:
                 digest = f"{digests.ALGORITHM}:{shard}{rest}"
                 folder = os.path.join(self._root, "names", digests.shard(digest))
-                if digest not in self._kept and self._is_old(folder, self._cutoff_ns) and self._is_nowhere(digest):
+                if digest not in self._kept and _is_old(folder, self._cutoff_ns) and self._is_nowhere(digest):
                     self._delete_names(digest)
-
-    def _is_old(self, path: str, cutoff_ns: int) -> bool:
-        try:
-            return os.lstat(path).st_mtime_ns < cutoff_ns
-        except OSError:
-            return False
 
     def _is_nowhere(self, digest: str) -> bool:
         part = Part("blob", digest)
@@ -552,8 +492,13 @@ class _Collection:
             path = os.path.join(top, name)
             if name.startswith(_DOOMED):
                 self._report.freed.add(_delete(path))
-            elif name not in leased and self._is_old(path, self._now_ns - self._silence_ns()):
+            elif name not in leased and _is_old(path, self._now_ns - self._silence_ns()):
                 self._doom(path)
+        for folder in ("journals", *(os.path.join("journals", name) for name in _list(self._root + "/journals"))):
+            for name in _list(os.path.join(self._root, folder)):
+                path = os.path.join(self._root, folder, name)
+                if name.startswith(drive.POKE) and _is_old(path, self._now_ns - self._silence_ns()):
+                    files.remove_file(path)  # of a look that was killed
 
     # -- the report ------------------------------------------------------------------------------------------------
 
@@ -598,6 +543,13 @@ def _cutoff_of(batch: str) -> int:
         if name.startswith(_BEGUN) and name[len(_BEGUN) :].isdigit():
             return int(name[len(_BEGUN) :])
     return 0
+
+
+def _is_old(path: str, cutoff_ns: int) -> bool:
+    try:
+        return os.lstat(path).st_mtime_ns < cutoff_ns
+    except OSError:
+        return False
 
 
 def _create(path: str) -> None:

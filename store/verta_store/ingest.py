@@ -133,20 +133,21 @@ class Batch:
         # one millisecond the one whose journal's name is smaller), and a later name (a renaming) is a value of its own.
         created = record.get("at", ids.milliseconds(time))
         self._db.execute(
-            "UPDATE entities SET kind = ?1, parent = ?2, name = coalesce(name, ?3), generation = ?4, is_known = 1,"
-            " writer = iif(created_ms IS NULL OR ?5 < created_ms OR (?5 = created_ms AND ?6 <"
-            " (SELECT stem FROM journals WHERE id = writer)), ?7, writer),"
-            " created_ms = min(coalesce(created_ms, ?5), ?5) WHERE num = ?8",
-            (
-                record["type"],
-                record.get("parent"),
-                to_text(record["name"]),
-                record.get("gen", 0),
-                created,
-                self._stem(writer),
-                writer,
-                number,
-            ),
+            "UPDATE entities SET kind = :kind, parent = :parent, name = coalesce(name, :name),"
+            " generation = :generation,"
+            " is_known = 1, writer = iif(created_ms IS NULL OR :created < created_ms OR (:created = created_ms"
+            " AND :stem < (SELECT stem FROM journals WHERE id = writer)), :writer, writer),"
+            " created_ms = min(coalesce(created_ms, :created), :created) WHERE num = :number",
+            {
+                "kind": record["type"],
+                "parent": record.get("parent"),
+                "name": to_text(record["name"]),
+                "generation": record.get("gen", 0),
+                "created": created,
+                "stem": self._stem(writer),
+                "writer": writer,
+                "number": number,
+            },
         )
 
     def _add_values(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
@@ -177,13 +178,13 @@ class Batch:
 
     def _add_tags(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
         if record["k"] == records.UNTAG:
-            rows = [(number, to_text(tag), _NEVER, 0, -1, time) for tag in record["v"]]
+            rows = [(number, to_text(tag), _NEVER, 0, -1, time, True) for tag in record["v"]]
         else:
-            rows = [(number, to_text(tag), time, position, time, -1) for position, tag in enumerate(record["v"])]
+            rows = [(number, to_text(tag), time, at, time, -1, False) for at, tag in enumerate(record["v"])]
         # Smallest and largest do not depend on the order of arrival: a tag is there when its last addition is later
         # than its last removal, and it stands where it was first added.
         self._db.executemany(
-            "INSERT INTO tags VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6 >= ?5) ON CONFLICT (entity, tag) DO UPDATE SET"
+            "INSERT INTO tags VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (entity, tag) DO UPDATE SET"
             " position = iif((excluded.since, excluded.position) < (since, position), excluded.position, position),"
             " since = min(since, excluded.since), added = max(added, excluded.added),"
             " removed = max(removed, excluded.removed),"

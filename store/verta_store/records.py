@@ -197,8 +197,13 @@ def _is_put(record: Mapping[str, Any]) -> bool:
         return False
     if "o" in record and not _is_number(record["o"]):
         return False
-    more = record.get("and")
-    return more is None or (type(more) is dict and all(_is_word(s) and type(v) is dict for s, v in more.items()))
+    more, drops = record.get("and", {}), record.get("drop", {})
+    return (
+        type(more) is dict
+        and type(drops) is dict
+        and all(_is_word(section) and type(values) is dict for section, values in more.items())
+        and all(_is_word(section) and _has_texts({"v": keys}) for section, keys in drops.items())
+    )
 
 
 def _is_entity(record: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import digest as digests
-from . import ids, journal, records
+from . import drive, ids, journal, records
 
 DELETED = "deleted"
 OVERWRITTEN = "overwritten"
@@ -68,8 +68,7 @@ class Roots:
                 self._deletes[entity] = min(time, self._deletes.get(entity, time))
             elif kind == records.DROP:
                 if record["s"] == records.ARTIFACTS:
-                    for key in record["v"]:
-                        self._drops.setdefault((record["e"], key), []).append(record["h"])
+                    self._add_drop(record, record["v"])
             elif kind not in _NAME_NOTHING:
                 # Of a later version: what it names stays, whatever it means by it.
                 self._mention("", record)
@@ -122,6 +121,11 @@ class Roots:
             for value in entries.values():
                 if not isinstance(value, (int, float)):
                     self._mention(entity, value)
+        self._add_drop(record, record.get("drop", {}).get(records.ARTIFACTS, ()))
+
+    def _add_drop(self, record: Mapping[str, Any], keys: Iterable[str]) -> None:
+        for key in keys:
+            self._drops.setdefault((record["e"], key), []).append(record["h"])
 
     def _mention(self, entity: str, value: Any) -> None:
         for digest in digests_in(value):
@@ -157,8 +161,7 @@ def _overwrites(values: Iterable[_Value]) -> tuple[int, dict[str, int]]:
     own: dict[str, int] = {}
     for value in values:
         if value.seen is not None:
-            if value.seen < value.time:
-                known_until = max(known_until, value.seen)
+            known_until = max(known_until, min(value.seen, value.time - 1))
             own[value.writer] = max(value.time, own.get(value.writer, 0))
     return known_until, own
 
@@ -218,7 +221,9 @@ class RootReader:
         elif b"\n" in tail:
             # An unfinished record has no line end: this is a finished one that was changed, or more was written.
             more = journal.parse_journal(tail, part.position, path)
-            if not more.lines and not more.position.is_sealed:
+            if b"\0" in tail and drive.holding(path).is_unsettled(path):
+                yield f"{path} is being written by another host at this moment; try again in a minute"
+            elif not more.lines and not more.position.is_sealed:
                 yield f"{path}: a damaged record at byte {part.position.offset}"
         if position is None and part.lines and part.lines[0].get("name") != stem:
             yield f"{path} says that it is {part.lines[0].get('name')!r}: swapped or renamed"

@@ -145,8 +145,8 @@ class Trees:
                 self._write_manifest(path, files.read_file(path))
             except FileNotFoundError:
                 return False
-        # The manifest is freshened before the folder is looked for. A collection takes the folder first and then
-        # looks at the manifest's time, so that one of the two notices the other.
+        # The manifest is freshened before the folder is looked for; a collection takes the folder and then looks at
+        # the manifest's time: so one of the two notices the other.
         return found != GONE and os.path.isdir(self.path(digest))
 
     def settle(self, digest: str) -> bool:

@@ -1,82 +1,15 @@
-"""Hosts on one bad network drive: each is a process with its own name, its own cache, and its own view of the drive."""
+"""Hosts on one bad network drive, each with its own name, its own cache, and its own view of the drive."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-HERE = Path(__file__).parent
-
-
-class HostError(Exception):
-    """What a host's statement raised, as its traceback."""
-
-
-class Host:
-    """A process that does what it is told. `warnings` holds (class, text, file) of all that it was warned of."""
-
-    def __init__(self, name: str, environment: dict[str, str], shim: bool) -> None:
-        self.name = name
-        self.warnings: list[tuple[str, str, str]] = []
-        program = [str(HERE / "shim.py"), str(HERE / "host.py")] if shim else [str(HERE / "host.py")]
-        self.process = subprocess.Popen(
-            [sys.executable, *program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-
-    def start(self, **told: str) -> None:
-        """Tells it something without waiting, so that several hosts work at the same time."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(told) + "\n")
-        self.process.stdin.flush()
-
-    def wait(self) -> Any:
-        """The answer to the oldest thing told. Raises HostError."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"the host {self.name} is dead: {self.process.wait()}"
-        answer = json.loads(line)
-        self.warnings += [tuple(one) for one in answer["warnings"]]
-        if answer["error"]:
-            raise HostError(answer["error"])
-        return answer["value"]
-
-    def do(self, statements: str) -> None:
-        """Runs statements."""
-        self.start(do=statements)
-        self.wait()
-
-    def tell(self, expression: str) -> Any:
-        """The value of an expression, as JSON has it."""
-        self.start(tell=expression)
-        return self.wait()
-
-    def end(self) -> None:
-        """Ends it as a script ends."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        if not self.process.stdin.closed:
-            self.process.stdin.close()
-        assert self.process.wait(30) == 0
-        self.process.stdout.close()
-
-    def kill(self) -> None:
-        """Ends it as a power switch does."""
-        self.process.kill()
-        self.process.wait(30)
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
-            stream.close()
+from hosts import Host
 
 
 @pytest.fixture
@@ -127,8 +60,13 @@ import os, time
 from verta_store import open_store
 from verta_local import Client, config
 open_store({store!r}, config.cache_dir(), create=True, sharing="group")
+from verta_store.journal import list_journals
 client = Client({store!r})
 store = client._store
+
+def look():
+    "Sees what other hosts have synced: without it, that takes up to a second."
+    list_journals(store.root, at_once=True)
 
 def begin(name, experiment="experiment"):
     client.set_project("project")

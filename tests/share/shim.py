@@ -223,14 +223,20 @@ class Share:
             try:
                 found = self._dress(true(self.real(where)))
             except FileNotFoundError:
-                if where not in self.roots:
-                    try:
-                        self._remember(self.real(os.path.dirname(where)))  # that it is not there is remembered too
-                    except OSError:
-                        pass
+                self._remember_absence(where)
                 raise
             self._states[self._key(where)] = (time.monotonic() + self.stale_s, found)
             return found
+
+    def _remember_absence(self, where: str) -> None:
+        """That something is not there is remembered too, by the nearest folder above that is."""
+        while where not in self.roots:
+            where = os.path.dirname(where)
+            try:
+                self._remember(self.real(where))
+                return
+            except OSError:
+                continue
 
     def lstat(self, path: Any, *, dir_fd: int | None = None) -> os.stat_result:
         return self.stat(path, dir_fd=dir_fd, follow_symlinks=False)

@@ -371,6 +371,72 @@ def test_what_is_stored_again_while_it_is_in_the_trash_is_not_touched_by_the_del
     assert (report.freed.object_count, report.freed.file_count) == (0, 1)
 
 
+def path_in_trash(store: Store, name: str) -> Path:
+    (found,) = Path(store.root, "trash").glob(f"*/{name}")
+    return found
+
+
+def test_what_a_writer_met_in_the_moment_of_a_killed_collection_is_put_back(store: Store, tmp_path: Path) -> None:
+    blob, tree = store.put_bytes(b"met"), store.put_tree(folder_of(tmp_path))
+    close_all()
+    collect(store, rules=later(days=15))
+    for name in (f"blob-sha256-{blob.digest[7:]}", f"tree-sha256-{tree.digest[7:]}.manifest"):
+        begun = int(next(path_in_trash(store, name).parent.glob("begun-*")).name[len("begun-") :])
+        os.utime(path_in_trash(store, name), ns=(begun, begun))
+    report = collect(store, grace_s=DAY_S, rules=later(days=1.5))
+    assert report.put_back_count == 2
+    for ref in (blob, tree):
+        store.check(ref.kind, ref.digest)
+
+
+def test_in_a_batch_that_does_not_say_what_counted_as_old_all_counts_as_met(store: Store) -> None:
+    ref = store.put_bytes(b"forgotten")
+    close_all()
+    collect(store, rules=later(days=15))
+    path_in_trash(store, "begun-*").unlink()
+    collect(store, grace_s=DAY_S, rules=later(hours=24.5))
+    assert store.read_verified(ref.digest) == b"forgotten"
+
+
+def test_what_is_named_and_cannot_be_put_back_stays_in_the_trash_where_readers_find_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, blob, tree = in_trash(store, tmp_path)
+    rename = os.rename
+
+    def refuse(source: str, target: str) -> None:
+        if "trash" not in target:
+            raise PermissionError(13, "Permission denied", source)
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", refuse)
+        report = collect(store, rules=later(days=17))
+    assert any("could not be moved: Permission denied" in note for note in report.notes)
+    for ref in (blob, tree):
+        store.check(ref.kind, ref.digest)
+
+
+def test_what_may_not_be_moved_is_told_and_the_rest_goes(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob, tree = store.put_bytes(b"mine"), store.put_tree(folder_of(tmp_path))
+    close_all()
+    rename = os.rename
+
+    def refuse(source: str, target: str) -> None:
+        if os.path.isdir(source):
+            raise PermissionError(13, "Permission denied", source)
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", refuse)
+        report = collect(store, rules=later(days=15))
+    assert len(report.notes) == 1
+    assert not is_there(store, blob)
+    store.check("tree", tree.digest)
+
+
 def test_verify_is_not_alarmed_by_what_is_in_the_trash_and_reads_it(store: Store, tmp_path: Path) -> None:
     _, blob, _ = in_trash(store, tmp_path)
     before = listing(store.root)

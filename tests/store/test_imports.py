@@ -17,7 +17,7 @@ ENGINE = [
     {"ids", "errors"},
     {"records", "query", "files", "digest", "drive", "series", "authors", "probe", "collected", "local_cache"},
     {"objects", "journal", "index", "remotes", "archive", "description", "ingest", "leases", "roots", "selection", "trash",
-     "verified", "source_memory"},
+     "turn", "verified", "source_memory"},
     {"tree"},
     {"materialize"},
     {"store", "__init__"},

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,21 @@ ENTITIES = {
 }
 IDS = list(ENTITIES)
 COUNT = itertools.count()
+
+
+OPENED: list[index.Index] = []
+
+
+def new_index(root: str, store_id: str, path: str) -> index.Index:
+    OPENED.append(index.Index(root, store_id, path))
+    return OPENED[-1]
+
+
+@pytest.fixture(autouse=True)
+def close_indexes() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 class Journals:
@@ -135,12 +150,12 @@ def check_orders(tmp_path: Path, lines: list[tuple[int, dict[str, Any]]], random
     together = Journals(whole)
     for writer, record in lines:
         together.append(writer, record)
-    rebuilt = index.Index(str(whole), STORE, ":memory:")
+    rebuilt = new_index(str(whole), STORE, ":memory:")
     expected = content(rebuilt)
     rebuilt.close()
     for turn in range(2):
         root = tmp_path / f"split{next(COUNT)}"
-        growing = index.Index(str(root), STORE, ":memory:")
+        growing = new_index(str(root), STORE, ":memory:")
         parts = Journals(root)
         queues = [[record for by, record in lines if by == writer] for writer in range(3)]
         while any(queues):
@@ -162,7 +177,7 @@ def put(time: int, value: Any, seen: int | None = None) -> dict[str, Any]:
 def merged(tmp_path: Path, *lines: tuple[int, dict[str, Any]]) -> index.Index:
     """The index of these lines, taken in one by one."""
     journals = Journals(tmp_path)
-    made = index.Index(str(tmp_path), STORE, ":memory:")
+    made = new_index(str(tmp_path), STORE, ":memory:")
     for writer, record in lines:
         journals.append(writer, record)
         made.refresh()
@@ -242,7 +257,7 @@ def test_a_series_starts_anew_for_points_that_arrive_later_too(tmp_path: Path) -
 def test_long_histories_come_back_in_chunks_of_any_kind(tmp_path: Path, value: Any) -> None:
     many = [[value, number, number % 7] for number in range(9_000)]
     journals = Journals(tmp_path)
-    found = index.Index(str(tmp_path), STORE, ":memory:")
+    found = new_index(str(tmp_path), STORE, ":memory:")
     for begin in range(0, 9_000, 1_500):
         part = many[begin : begin + 1_500]
         journals.append(0, {"h": BASE + begin + 1, "k": "points", "e": IDS[2], "key": "loss", "v": part})
@@ -272,7 +287,7 @@ def test_records_from_the_far_future_wait_and_count_when_their_time_has_come(
     monkeypatch.setattr(ids, "now_ms", lambda: real() + 10 * 3_600_000)
     found.refresh()
     assert a_of(found) == "future"
-    rebuilt = index.Index(str(tmp_path), STORE, ":memory:")
+    rebuilt = new_index(str(tmp_path), STORE, ":memory:")
     assert content(rebuilt) == content(found)
 
 
@@ -285,6 +300,8 @@ BROKEN = [
     {"k": "put", "h": 1, "e": IDS[2], "s": ["metrics"], "v": {"a": 1}},
     {"k": "put", "h": 1, "e": IDS[2], "s": "metrics", "v": {"b": 1}, "and": 7},
     {"k": "put", "h": 1, "e": IDS[2], "s": "metrics", "v": {"b": 1}, "o": "x"},
+    {"k": "put", "h": 1, "e": IDS[2], "s": "metrics", "v": {"b": 1}, "drop": ["a"]},
+    {"k": "put", "h": 1, "e": IDS[2], "s": "metrics", "v": {"b": 1}, "drop": {"metrics": [7]}},
     {"k": "put", "h": 10**30, "e": IDS[2], "s": "metrics", "v": {"a": 1}},
     {"k": "put", "h": -(10**30), "e": IDS[2], "s": "metrics", "v": {"a": 1}},
     {"k": "points", "h": 1, "e": IDS[2], "key": "loss", "v": [[1, 10**30, 0]]},
@@ -313,7 +330,7 @@ def test_a_record_that_makes_no_sense_is_passed_over_and_all_others_count(
     assert a_of(found) == "before" and found.values(IDS[2], "attributes") == {"a": "after"}
     entity = found.entity(IDS[2])
     assert entity is not None and entity.name in ("one", "5")
-    rebuilt = index.Index(str(tmp_path), STORE, ":memory:")
+    rebuilt = new_index(str(tmp_path), STORE, ":memory:")
     assert content(rebuilt) == content(found)
 
 

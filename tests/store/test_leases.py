@@ -303,8 +303,13 @@ def test_a_writer_that_was_taken_for_dead_looks_again_before_it_names_anything(s
     assert len(lease_files(store)) == 1
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("how", ["lease", "close"])
-def test_nothing_is_named_that_was_collected_while_the_writer_slept(store: Store, run: str, how: str) -> None:
+def test_nothing_is_named_that_was_collected_while_the_writer_slept(
+    store: Store, run: str, how: str, overwrite: bool
+) -> None:
+    before = {"key": {"kind": "path", "name": "of before"}} if overwrite else {}
+    store.put(run, "artifacts", before)
     ref = store.put_bytes(b"content")
     if how == "close":
         close_all()
@@ -312,8 +317,8 @@ def test_nothing_is_named_that_was_collected_while_the_writer_slept(store: Store
         os.unlink(lease_files(store)[0])
     os.unlink(store.object_path(ref.digest))
     with pytest.raises(MissingObject, match="has no object"):
-        store.put(run, "artifacts", {"key": record(ref)})
-    assert store.values(run, "artifacts") == {}
+        store.put(run, "artifacts", {"key": record(ref)}, overwrite=overwrite)
+    assert store.values(run, "artifacts") == before
 
 
 def test_a_name_for_an_object_that_went_in_the_very_moment_is_taken_back(

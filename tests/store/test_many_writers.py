@@ -201,7 +201,9 @@ def test_of_threads_that_log_the_same_key_exactly_one_is_acknowledged(store: Sto
         acknowledged: list[int] = []
         barrier = threading.Barrier(6)
 
-        def log(number: int, turn: int = turn, done: list[int] = acknowledged, gate: threading.Barrier = barrier) -> None:
+        def log(
+            number: int, turn: int = turn, done: list[int] = acknowledged, gate: threading.Barrier = barrier
+        ) -> None:
             gate.wait()
             try:
                 store.put(run, "metrics", {f"key {turn}": number})

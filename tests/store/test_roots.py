@@ -104,6 +104,11 @@ def test_a_dropped_value_is_dead_and_one_that_is_logged_after_it_lives() -> None
     assert why([put(1), drop, put(2, NOW_MS + 2)]) == {1: DROPPED, 2: ""}
 
 
+def test_a_value_that_goes_with_the_record_of_another_is_dead() -> None:
+    other = {**put(2, NOW_MS + 1, key="other"), "drop": {records.ARTIFACTS: ["key"], records.METRICS: ["other"]}}
+    assert why([put(1), other]) == {1: DROPPED, 2: ""}
+
+
 def test_a_drop_of_another_key_or_section_is_none() -> None:
     drop = {"k": records.DROP, "e": "run", "h": at(NOW_MS + 1), "s": records.METRICS, "v": ["key"]}
     other = {**drop, "s": records.ARTIFACTS, "v": ["other"]}
@@ -153,7 +158,7 @@ def test_digests_are_found_however_deep() -> None:
 OPERATIONS = st.lists(
     st.tuples(
         st.integers(0, 2),  # writer
-        st.sampled_from(["put", "put", "overwrite", "overwrite", "drop", "delete"]),
+        st.sampled_from(["put", "put", "overwrite", "overwrite", "drop", "drop too", "delete"]),
         st.integers(0, 1),  # run
         st.integers(0, 1),  # key
         st.booleans(),  # whether the writer looks first
@@ -181,6 +186,9 @@ def test_the_records_say_the_same_as_the_index(
                 store.delete(entity_id)
             elif what == "drop":
                 store.drop(entity_id, records.ARTIFACTS, [name])
+            elif what == "drop too":
+                both = {records.ARTIFACTS: {name: artifact(number)}}
+                store.put_all(entity_id, both, overwrite=True, drop={records.ARTIFACTS: [f"key-{1 - key}"]})
             else:
                 store.put(entity_id, records.ARTIFACTS, {name: artifact(number)}, overwrite=what == "overwrite")
         except ValueError:

@@ -284,7 +284,13 @@ def test_a_store_on_a_drive_without_case_refuses_twins(tmp_path: Path) -> None:
 
     root = str(tmp_path)
     temporary, verified = TemporaryFolder(root), VerifiedCache(str(tmp_path / "v.sqlite"))
-    trees = tree.Trees(root, Objects(root, temporary, verified, SourceMemory(str(tmp_path / "sources.sqlite"))), temporary, verified, is_case_sensitive=False)
+    trees = tree.Trees(
+        root,
+        Objects(root, temporary, verified, SourceMemory(str(tmp_path / "sources.sqlite"))),
+        temporary,
+        verified,
+        is_case_sensitive=False,
+    )
     with pytest.raises(BadContent, match="drive cannot hold it"):
         trees.put_tree(str(make(tmp_path / "source", {"A": b"1", "a": b"2"})))
 

@@ -106,15 +106,13 @@ def _print_findings(findings: list[Finding]) -> None:
 
 def conflicts(options: argparse.Namespace) -> int:
     """`verta-local conflicts`"""
-    from dataclasses import asdict  # noqa: PLC0415 - start-up time
-
     from ..conflicts import show  # noqa: PLC0415 - start-up time
 
     path, _ = config.choose_store(options.store)
     store = open_store(path, config.cache_dir(), durability=config.choose_durability())
     found = store.conflicts()
     if options.json:
-        print_json([asdict(conflict) for conflict in found])
+        print_json([conflict._asdict() for conflict in found])
         return 0
     if not found:
         print(f"no conflicts in {store.root}")

@@ -1,0 +1,234 @@
+"""Runs the workload once for each point and plan, in forked processes, and checks what is left.
+
+A point is the k-th call of a run that touches the store. After each run three things must hold: every promise was kept
+and `verify` finds nothing; the index that the dead process left gives the same answers as a new one; and the workload
+runs through on the survivor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from expectation import Expectation
+from interposer import CALLS, Interposer, Plan
+from power import KINDS, cut_power
+from workload import Writer, make_sources
+
+from verta_store import files, open_store
+from verta_store.errors import StoreError
+
+ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EACCES", "ESTALE")
+# The index is derived, and SQLite has its own crash tests: of its statements, every so many is a point.
+_SQL_EVERY = 10
+# A run takes 0.1 s; one that takes this long hangs.
+_PATIENCE_S = 60.0
+
+
+@dataclass
+class Result:
+    """The tally of one sweep."""
+
+    title: str
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {count}" for name, count in sorted(self.outcomes.items()))
+        lines = [f"{self.title}: {sum(self.outcomes.values())} points: {parts}"]
+        return "\n".join(lines + [f"  FAILED {failure}" for failure in self.failures[:20]])
+
+
+class Sweep:
+    """All plans over one workload, with their folders below `folder`."""
+
+    def __init__(self, folder: Path, *, durability: str = "normal", seed: int = 0) -> None:
+        self._folder = folder
+        self._durability = durability
+        self._seed = seed
+        self._sources = folder / "sources"
+        make_sources(self._sources)
+        self.calls = self._count_calls()
+
+    def plans(self, modes: tuple[str, ...], budget: int | None) -> list[Plan]:
+        """Every plan of these modes, or a sample of them that does not change from run to run."""
+        found = []
+        for number, name in enumerate(self.calls, 1):
+            if name == "sql" and number % _SQL_EVERY:
+                continue
+            for mode in modes:
+                if mode in ("part then kill", "short") and name != "write":
+                    continue
+                if mode in ("error", "errors from here", "part then error"):
+                    if mode != "part then error" or name == "write":
+                        found.extend(Plan(mode, number, e) for e in ERRORS if e in CALLS[name].split())
+                else:
+                    found.append(Plan(mode, number))
+        if budget is not None and len(found) > budget:
+            found = random.Random(self._seed).sample(found, budget)
+        return found
+
+    def run(self, title: str, plans: list[Plan], *, power: str = "", late: bool = False, jobs: int = 1) -> Result:
+        """One sweep. `power` is a kind of power cut; `late` cuts it only after a second run on the survivor."""
+        workers = []
+        for job in range(jobs):
+            reader, writer = os.pipe()
+            child = os.fork()
+            if not child:
+                os.close(reader)
+                with os.fdopen(writer, "w", encoding="utf-8") as out:
+                    for number, plan in list(enumerate(plans))[job::jobs]:
+                        outcome, why = self._one(f"{title} {number}", plan, power, late)
+                        out.write(json.dumps([number, outcome, why]) + "\n")
+                os._exit(0)
+            os.close(writer)
+            workers.append((child, reader))
+        result = Result(title)
+        for child, reader in workers:
+            with os.fdopen(reader, encoding="utf-8") as lines:
+                for line in lines:
+                    number, outcome, why = json.loads(line)
+                    result.outcomes[outcome] += 1
+                    if outcome not in ("ok", "refused, ok", "not reached"):
+                        plan = plans[number]
+                        where = f"{self.calls[plan.at - 1]} #{plan.at} {plan.mode} {plan.error} {power}"
+                        result.failures.append(f"{where}: {outcome}\n    {why.strip()[-1500:]}")
+            os.waitpid(child, 0)
+        if sum(result.outcomes.values()) != len(plans):
+            result.failures.append(f"only {sum(result.outcomes.values())} of {len(plans)} points were run")
+        return result
+
+    def _one(self, name: str, plan: Plan, power: str, late: bool) -> tuple[str, str]:
+        top = self._folder / re.sub(r"\W+", "-", name)
+        top.mkdir()
+        try:
+            return self._outcome(top, plan, power, late)
+        finally:
+            shutil.rmtree(top, ignore_errors=True)
+
+    def _outcome(self, top: Path, plan: Plan, power: str, late: bool) -> tuple[str, str]:
+        status, why = self._write(top, "a", plan)
+        reached = status == -signal.SIGKILL or plan.mode in ("short", "error", "errors from here", "part then error")
+        if status not in (0, -signal.SIGKILL):
+            return "hung" if status == -signal.SIGALRM else "failed by itself", why
+        if not reached:
+            return "not reached", ""
+        is_refused = (top / "refused").exists()
+        if power and late:
+            status, why = self._write(top, "b", Plan())
+            if status:
+                return "cannot go on", why
+        if power:
+            cut_power(str(top / "store"), str(top / "state"), power, random.Random(f"{self._seed} {plan} {power}"))
+            (top / "state").unlink(missing_ok=True)
+        cut = "" if not power else "ab" if late else "a"
+        for cache in ("cache", "fresh-cache"):
+            status, why = self._in_child(top, lambda cache=cache: self._check(top, cache, cut))
+            if status:
+                return f"wrong with {cache}", why
+        status, why = self._write(top, "c", Plan())
+        if status:
+            return "cannot go on", why
+        status, why = self._in_child(top, lambda: self._check(top, "cache", cut))
+        return ("refused, ok" if is_refused else "ok", "") if not status else ("wrong after going on", why)
+
+    def _check(self, top: Path, cache: str, cut: str) -> None:
+        """Raises when a promise was broken. The power was cut after the writers in `cut`."""
+        expectation = Expectation(
+            ((top / f"said {turn}").read_text().splitlines(keepends=True), turn in cut)
+            for turn in "abc"
+            if (top / f"said {turn}").exists()
+        )
+        try:
+            store = open_store(top / "store", top / cache)
+        except StoreError:
+            assert not expectation.is_promised(), "the store is gone"
+            return
+        wrong = expectation.check(store)
+        assert not wrong, "\n".join(wrong)
+
+    def _write(self, top: Path, turn: str, plan: Plan) -> tuple[int, str]:
+        def work() -> None:
+            with open(top / f"said {turn}", "w", encoding="utf-8") as out:
+                interposer = Interposer(str(top / "store"), plan, str(top / "state"))
+                interposer.install()
+                writer = Writer(top / "store", top / "cache", self._sources, turn, out, self._durability)
+                writer.run()
+            interposer.save_state()
+            if writer.refusals:
+                (top / "refused").write_text("\n".join(writer.refusals))
+            (top / "calls").write_text("\n".join(interposer.calls))
+
+        return self._in_child(top, work)
+
+    def _count_calls(self) -> list[str]:
+        top = self._folder / "count"
+        top.mkdir()
+        status, why = self._write(top, "a", Plan())
+        assert not status, why
+        status, why = self._in_child(top, lambda: self._check(top, "fresh-cache", ""))
+        assert not status, why
+        calls = (top / "calls").read_text().split("\n")
+        shutil.rmtree(top)
+        return calls
+
+    def _in_child(self, top: Path, work: Callable[[], None]) -> tuple[int, str]:
+        """Runs `work` in a fork. Returns (status, negative for a signal; what it wrote when it failed)."""
+        log = top / "log"
+        log.write_text("")
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(int(_PATIENCE_S))
+                # What is durable is decided by `power.py`; waiting for the real device would cost half of the time.
+                os.fsync = os.fdatasync = lambda _: None
+                files.sync_file_system = lambda _: True
+                work()
+                status = 0
+            except BaseException:
+                log.write_text(traceback.format_exc())
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status), log.read_text()
+
+
+def full_sweep(folder: Path, budget: int | None, seed: int, jobs: int) -> list[Result]:
+    """Every kind of sweep, each with at most `budget` points; tells of each when it has ended."""
+    results = []
+    for durability in ("normal", "full"):
+        sweep = Sweep(folder / durability, durability=durability, seed=seed)
+        print(f"durability {durability}: {len(sweep.calls)} calls, of which {sweep.calls.count('sql')} of SQLite")
+        for title, modes, power, is_late in _kinds(durability):
+            began = time.monotonic()
+            plans = sweep.plans(modes, budget)
+            results.append(sweep.run(f"{durability}, {title}", plans, power=power, late=is_late, jobs=jobs))
+            print(f"{results[-1]} ({time.monotonic() - began:.0f} s)", flush=True)
+    return results
+
+
+def _kinds(durability: str) -> Iterator[tuple[str, tuple[str, ...], str, bool]]:
+    """(title, modes of a plan, kind of power cut, whether it comes after further work)."""
+    yield "kill", ("kill before", "kill after", "part then kill"), "", False
+    for power in KINDS:
+        yield f"power cut, {power}", ("kill after", "part then kill"), power, False
+    yield "kill, work, power cut", ("kill after", "part then kill"), "both", True
+    if durability == "normal":
+        yield "an error once", ("error",), "", False
+        yield "errors from there on", ("errors from here",), "", False
+        yield "part of a write, then an error", ("part then error",), "", False
+        yield "a write that takes a part", ("short",), "", False
