@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import subprocess
@@ -67,6 +68,19 @@ def test_garbage_waits_in_the_trash_and_then_goes(store: Path) -> None:
     age(store / "trash", days=2)
     assert "deleted for good: 1 file, 1.0 MiB\n" in gc().stdout
     assert gc().stdout == "moved to the trash: nothing\ndeleted for good: nothing\n"
+
+
+def test_of_many_runs_the_largest_are_shown(client: Client, tmp_path: Path) -> None:
+    client.set_project("Text search")
+    client.set_experiment("Baselines")
+    for number in range(23):
+        run = client.set_experiment_run(f"run {number}")
+        run.log_artifact("text", io.BytesIO(b"x" * (number + 1)))
+        run.delete()
+    verta_store.close_all()
+    lines = gc("--store", client.store_path, "--i-am-alone", "--grace", "0").stdout.splitlines()
+    assert [line.split()[1] for line in lines[1:21]] == [str(number) for number in range(22, 2, -1)]
+    assert lines[21] == "and 3 smaller ones; --json shows all"
 
 
 def test_alone_all_goes_at_once(store: Path) -> None:

@@ -5,6 +5,7 @@ The format of what it says is in `expectation.py`. A second run on the same stor
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -81,7 +82,6 @@ class Writer:
         return result
 
     def _say(self, what: dict[str, Any]) -> None:
-        import json
 
         self._said.append(json.dumps(what) + "\n")
         self._out.write(self._said[-1])

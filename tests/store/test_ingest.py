@@ -77,7 +77,8 @@ def content(of: index.Index) -> dict[str, Any]:
     of.refresh()
     found: dict[str, Any] = {"conflicts": sorted(repr(conflict) for conflict in of.conflicts())}
     for entity, *rest in of.run(
-        "SELECT id, kind, parent, name, generation, created_ms, updated, deleted IS NOT NULL, is_known FROM entities"
+        "SELECT id, kind, parent, name, generation, created_ms, updated, deleted IS NOT NULL, is_known,"
+        " (SELECT stem FROM journals WHERE id = writer) FROM entities"
     ):
         found[entity] = {"row": rest, "tags": of.tags(entity)}
         for section in ("metrics", "attributes", "fields"):
@@ -104,6 +105,8 @@ def operation() -> st.SearchStrategy[dict[str, Any]]:
         st.builds(lambda s, v, o: {"k": "put", "s": s, "v": v, "o": o}, SECTION, values, SEEN),
         st.builds(lambda v, w, o: {"k": "put", "s": "metrics", "v": v, "and": {"attributes": w}, "o": o},
                   values, values, SEEN),
+        st.builds(lambda v, d, o: {"k": "put", "s": "metrics", "v": v, "drop": {"metrics": d, "attributes": d}, "o": o},
+                  values, st.lists(KEY, max_size=2), SEEN),
         st.builds(lambda v, o: {"k": "put", "s": "fields", "v": {"name": v}, "o": o}, st.sampled_from("mno"), SEEN),
         st.builds(lambda s, v: {"k": "drop", "s": s, "v": v}, SECTION, st.lists(KEY, min_size=1, max_size=2)),
         st.builds(lambda k, v: {"k": k, "v": v}, st.sampled_from(["tag", "untag"]),
@@ -137,7 +140,7 @@ def with_times(history: list[tuple[int, str, dict[str, Any]]], steps: list[int])
     return made
 
 
-@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_order_and_splitting_of_arrival_gives_the_index_of_a_rebuild(tmp_path: Path, data: st.DataObject) -> None:
     history = data.draw(HISTORY)

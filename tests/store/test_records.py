@@ -40,7 +40,7 @@ def is_same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(VALUE)
 def test_a_value_comes_back_as_it_was(value: Any) -> None:
     text = records.encode_value(value)
@@ -48,7 +48,7 @@ def test_a_value_comes_back_as_it_was(value: Any) -> None:
     assert is_same(records.decode_value(text), value)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(st.dictionaries(KEY, VALUE, max_size=5), st.dictionaries(KEY, VALUE, max_size=5))
 def test_the_values_of_every_section_of_a_record_come_back(first: dict[str, Any], second: dict[str, Any]) -> None:
     text = records.encode({"s": "metrics", "v": first, "and": {"attributes": second}})

@@ -25,7 +25,7 @@ from new_entities import new_run
 from test_records import KEY, VALUE, is_same
 
 import verta_store
-from verta_store import Store, close_all, files, open_store
+from verta_store import Store, close_all, description, files, open_store
 from verta_store.description import FOLDERS
 from verta_store.errors import (
     BadContent,
@@ -50,9 +50,9 @@ def test_a_store_is_made_on_request_and_describes_itself(tmp_path: Path) -> None
     assert not (tmp_path / "a").exists()
     store = open_store(tmp_path / "a" / "b", tmp_path / "cache", create=True)
     assert store.was_created
-    description = json.loads((tmp_path / "a" / "b" / "store.json").read_text())
-    assert description["format"] == 1 and description["store_id"] == store.id
-    assert description["capabilities"] == {"case_sensitive": True, "hard_links": True, "symlinks": True, "modes": True}
+    said = json.loads((tmp_path / "a" / "b" / "store.json").read_text())
+    assert said["format"] == 1 and said["store_id"] == store.id
+    assert said["capabilities"] == {"case_sensitive": True, "hard_links": True, "symlinks": True, "modes": True}
     assert set(os.listdir(store.root)) == {*FOLDERS, "store.json"}
     assert not os.listdir(Path(store.root, "tmp"))
 
@@ -80,7 +80,8 @@ def test_a_store_that_was_deleted_and_made_anew_is_another_one(tmp_path: Path) -
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 1}', '{"format": "1", "store_id": "x"}', "null",
                                      '{"format": 1, "store_id": 7}', '{"format": 1, "store_id": "../../x"}', "\xff"])  # fmt: skip
-def test_a_damaged_description_is_one_sentence(tmp_path: Path, content: str) -> None:
+def test_a_damaged_description_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    monkeypatch.setattr(description, "_FILLED_WITHIN_S", 0.1)
     (tmp_path / "store.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(StoreFormatError, match="not the description of a store") as caught:
         open_store(tmp_path, tmp_path / "cache", create=True)
@@ -173,7 +174,7 @@ def test_the_folders_above_a_new_store_are_synced(tmp_path: Path, monkeypatch: p
 # -- values, points, tags ------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(KEY.filter(str.isprintable), VALUE, min_size=1, max_size=4))
 def test_what_is_logged_comes_back_from_the_index_and_from_another_one(
     store: Store, another: Callable[..., Store], values: dict[str, Any]

@@ -90,7 +90,7 @@ ENTRY = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(ENTRY, max_size=8, unique_by=lambda entry: entry.path), st.randoms())
 def test_a_manifest_comes_back_and_does_not_depend_on_the_order(entries: list[Entry], random: object) -> None:
     data = write_manifest(entries)

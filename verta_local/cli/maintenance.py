@@ -14,6 +14,8 @@ from .terminal import plain, print_json, print_table, show_size, show_time
 if TYPE_CHECKING:
     from verta_store.collected import Amount
 
+# Rows of the table of what belonged to whom.
+_SHOWN = 20
 _UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
 
 
@@ -52,9 +54,11 @@ def gc(options: argparse.Namespace) -> int:
                 str(share.amount.file_count),
                 show_size(share.amount.size_bytes),
             )
-            for share in report.shares
+            for share in report.shares[:_SHOWN]
         ]
         print_table(("RUN", "ID", "WHY", "OBJECTS", "FILES", "SIZE"), rows)
+    if len(report.shares) > _SHOWN:
+        print(f"and {len(report.shares) - _SHOWN:,} smaller ones; --json shows all")
     would = "would be " if report.is_dry_run else ""
     for amount, what in ((report.trashed, "moved to the trash"), (report.freed, "deleted for good")):
         print(f"{would}{what}: {_show(amount)}")
