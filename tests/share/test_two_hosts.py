@@ -266,6 +266,7 @@ def test_the_last_overwrite_counts_and_a_known_value_that_was_replaced_is_no_con
     assert [host.tell("run.get_metric('accuracy')") for host in hosts] == [0.5, 0.5]
     assert not ant.tell("store.conflicts()") and not ant.warnings
     ant.do("run.log_metric('accuracy', 1, overwrite=True)")
+    time.sleep(0.01)  # the later one is told from the other by the millisecond
     bee.do("run.log_metric('accuracy', 2, overwrite=True); client.flush()")
     both(hosts, "look()")
     assert [host.tell("run.get_metric('accuracy')") for host in hosts] == [2, 2]
