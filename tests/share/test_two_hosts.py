@@ -230,6 +230,25 @@ def test_what_one_host_collects_while_the_other_names_it_again_is_not_lost(
         assert host.tell("__import__('verta_store.fsck').fsck.verify(store, deep=True).problems") == []
 
 
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_name_that_is_only_remembered_keeps_nothing_from_getting_it(
+    hosts: Hosts, drive: Path, is_folder: bool
+) -> None:
+    """A host that took its old "yes" for an answer would drop the only copy."""
+    ant, bee = hosts
+    ours, target = drive / "store" / "tmp" / "ours", drive / "store" / "objects" / "target"
+    bee.do("import shutil; from verta_store import files")
+    make = "os.mkdir({0!r}); open({0!r} + '/in', 'w').close()" if is_folder else "open({0!r}, 'w').close()"
+    for path in (ours, target):
+        bee.do(make.format(str(path)))
+    bee.tell(f"os.path.exists({str(target)!r})")
+    ant.do("import shutil")
+    ant.do(f"shutil.rmtree({str(target)!r})" if is_folder else f"os.unlink({str(target)!r})")
+    assert bee.tell(f"os.path.exists({str(target)!r})")  # as far as this host knows
+    assert bee.tell(f"files.publish({str(ours)!r}, {str(target)!r})")
+    assert target.exists() and not ours.exists()
+
+
 def test_a_plain_value_of_two_hosts_is_the_first_and_the_other_host_is_told_once(hosts: Hosts, drive: Path) -> None:
     ant, bee = hosts
     both(hosts, "run = begin('contested')")
