@@ -73,7 +73,11 @@ def verify(store: Store, *, deep: bool = False) -> Report:
     except (StoreFormatError, OSError) as error:
         report.problems.append(Problem("description", os.path.join(root, "store.json"), str(error)))
     references = _Journals(report, root, store_id).read()
-    for stem in store.lost_journals():
+    try:
+        lost = store.lost_journals()
+    except OSError:
+        lost = []  # a journal that cannot be read, of which it was told above, keeps the index from knowing
+    for stem in lost:
         path = os.path.join(root, "journals", stem + journal.SEALED_SUFFIX)
         what = "it is gone: this host has read it before"
         report.problems.append(Problem("journal", path, what, advice=_JOURNAL_ADVICE))

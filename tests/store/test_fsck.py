@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from new_entities import new_run
 
-from verta_store import Ref, Store, description
+from verta_store import Ref, Store, description, journal
 from verta_store.errors import StoreWriteError
 from verta_store.fsck import Problem, verify
 from verta_store.journal import OPEN_SUFFIX, SEALED_SUFFIX, list_journals
@@ -355,3 +355,22 @@ def test_a_store_is_verified_although_its_device_takes_no_more_writes(
     with pytest.raises(StoreWriteError):
         filled.flush()
     assert verify(filled, deep=True).is_clean
+
+
+def test_a_journal_that_the_device_cannot_read_is_told_and_all_else_is_verified(
+    filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stem = sorted(list_journals(filled.root))[0]
+    path = str(Path(filled.root, "journals", stem + SEALED_SUFFIX))
+    real = journal.read_journal
+
+    def read(name: str, *arguments: object, **more: object) -> object:
+        if name == path:
+            raise OSError(5, "Input/output error", name)
+        return real(name, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(journal, "read_journal", read)
+    filled.close()
+    shutil.rmtree(filled.cache_dir)
+    (problem,) = verify(filled, deep=True).problems
+    assert problem.path == path and "Input/output error" in problem.what and problem.advice
