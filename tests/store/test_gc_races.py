@@ -62,14 +62,17 @@ class World:
         close_all()
 
     def copy(self) -> str:
-        """A fresh copy of the store."""
-        for store in self._opened:
-            store.close()
-        self._opened.clear()
+        """A fresh copy of the store; those who worked with the last one let go of it."""
+        self.close()
         self._count += 1
         root = self._tmp_path / f"store-{self._count}"
         shutil.copytree(self.template, root)
         return str(root)
+
+    def close(self) -> None:
+        for store in self._opened:
+            store.close()
+        self._opened.clear()
 
     def open(self, root: str) -> Store:
         """The store as one more process would have it: a journal, leases and an index of its own."""
@@ -107,7 +110,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(files, "sync_file", lambda *_, **__: None)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory, prefix="verta_local-") as folder:
-        yield World(Path(folder).resolve())
+        world = World(Path(folder).resolve())
+        yield world
+        world.close()
         close_all()
 
 
