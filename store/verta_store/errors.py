@@ -11,6 +11,8 @@ StoreError
 ├── BadQuery            (ValueError)         a predicate or sort key that cannot be read
 ├── CollectionRefused   (RuntimeError)       garbage whose collection could lose something
 ├── KeyTaken            (ValueError)         a key that is logged already, without overwrite
+├── NameTaken           (ValueError)         a name that was to be new
+├── ClaimTaken          (ValueError)         a name that somebody else has claimed
 └── UnknownEntity       (KeyError)           an id that no journal mentions
 """
 
@@ -85,6 +87,18 @@ class BadQuery(StoreError, ValueError):
 
 class KeyTaken(StoreError, ValueError):
     """A key that is logged already, without overwrite. `key` names it."""
+
+
+class NameTaken(StoreError, ValueError):
+    """A name that was to be new and is not; `key` is the id of what has it."""
+
+
+class ClaimTaken(StoreError, ValueError):
+    """A name that somebody else has claimed; `claim` (a `verta_store.claims.Claim`) says who."""
+
+    def __init__(self, message: str, claim: object = None) -> None:
+        super().__init__(message)
+        self.claim = claim
 
 
 class UnknownEntity(StoreError, KeyError):

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import claims, drive, ids, journal, records
 from . import digest as digests
-from . import drive, ids, journal, records
 from .errors import CorruptObject, MissingObject, StoreFormatError
 from .materialize import check_unpacked
 from .roots import Roots
 from .store import Store, read_description
 from .trash import Part
 
+_CLAIM_ADVICE = "the name stays taken, and nothing else depends on it; bring the file back from a copy of the store"
 _JOURNAL_ADVICE = "bring the file back from a copy of the store"
 _ADVICE = "bring the file back from a copy of the store, or log the artifact again with overwrite=True"
 
@@ -27,7 +28,7 @@ _ADVICE = "bring the file back from a copy of the store, or log the artifact aga
 class Problem:
     """One piece of damage. `affects` names the runs and keys that refer to it, as `run name (id): key`."""
 
-    kind: str  # "missing", "changed", "journal", "description"
+    kind: str  # "missing", "changed", "journal", "claim", "description"
     path: str
     what: str
     affects: tuple[str, ...] = ()
@@ -81,6 +82,8 @@ def verify(store: Store, *, deep: bool = False) -> Report:
         path = os.path.join(root, "journals", stem + journal.SEALED_SUFFIX)
         what = "it is gone: this host has read it before"
         report.problems.append(Problem("journal", path, what, advice=_JOURNAL_ADVICE))
+    for path, what in claims.damages(root):
+        report.problems.append(Problem("claim", path, what, advice=_CLAIM_ADVICE))
     _check_referenced(store, report, references)
     if deep:
         _check_content(store, report, references)

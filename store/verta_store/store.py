@@ -18,8 +18,9 @@ from typing import Any
 from . import description as descriptions
 from . import drive, ids, records
 from .authors import Author, Conflict
+from .claims import Claim, Claims
 from .description import FOLDERS, STORE_FILE, read_description
-from .errors import BadRecord, KeyTaken, StoreFormatError, StoreNotFound, UnknownEntity
+from .errors import BadRecord, ClaimTaken, KeyTaken, NameTaken, StoreFormatError, StoreNotFound, UnknownEntity
 from .index import EntityRow, Index, IndexState
 from .journal import JournalWriter
 from .materialize import Materializer, is_archive
@@ -60,6 +61,7 @@ class Store:
         folder = os.path.join(self._local_cache(cache_dir), "stores", self.id)
         self._clock = ids.HybridClock()
         self._journal = JournalWriter(root, self.id, self._clock, full_durability=durability == "full")
+        self._claims = Claims(root)
         self._temporary = TemporaryFolder(root)
         self.leases = self._temporary.leases
         in_memory = folder.startswith(_IN_MEMORY)
@@ -227,6 +229,58 @@ class Store:
         time = self._append(records.ENTITY, entity, fields)
         self._created.add(entity)
         return EntityRow(entity, kind, parent, name, generation, at_ms, ids.milliseconds(time))
+
+    def create_new(self, kind: str, parent: str | None, name: str, *, at_ms: int | None = None) -> EntityRow:
+        """A new entity of this kind, parent and name; of many callers on any hosts, one gets it. Durable.
+
+        Raises:
+            NameTaken: there is one of that name, or another writer is making it at this moment.
+            BadRecord, StoreWriteError: as `create` and `claim` do.
+        """
+        found = self.named(kind, parent, name)
+        if found is None:
+            # The record first: who dies in between has made it, and has not blocked the name.
+            found = self.create(kind, parent, name, at_ms=at_ms)
+            self.flush()
+            try:
+                self.claim("entity", found.id, {"kind": kind, "name": name})
+                return found
+            except ClaimTaken:
+                pass
+        raise NameTaken(
+            f"there is a {kind} {name!r} already ({found.id}); get it, or choose another name", key=found.id
+        )
+
+    def claim(self, kind: str, name: str, value: Mapping[str, Any] | None = None) -> Claim:
+        """Takes a name for good, on any hosts; durable when this returns. `kind` is a word of the caller's.
+
+        A claim is never released: what can be deleted and made anew claims a name with its id in it.
+
+        Raises:
+            ClaimTaken: somebody has it; its `claim` says who and holds his `value`.
+            BadRecord, StoreWriteError: the name is as free as before.
+        """
+        return self._claims.claim(kind, name, value or {})
+
+    def claimed(self, kind: str, name: str) -> Claim | None:
+        """The claim of a name, or None when it is free."""
+        return self._claims.find(kind, name)
+
+    def claim_number(self, kind: str, scope: str, *, first: int = 1, value: Mapping[str, Any] | None = None) -> int:
+        """The first number from `first` that nobody has in this scope (a model's versions, say), taken for good.
+
+        Give as `first` one more than the highest that the index knows: each try is a file.
+
+        Raises:
+            BadRecord, StoreWriteError: nothing was taken.
+        """
+        number = first
+        while True:
+            try:
+                self.claim(kind, f"{scope} {number}", value)
+                return number
+            except ClaimTaken:
+                number += 1
 
     def put(self, entity: str, section: str, values: Mapping[str, Any], *, overwrite: bool = False) -> None:
         """Logs values of one section in one record: all or none.
@@ -731,8 +785,11 @@ def _after_fork_in_child() -> None:
 __all__ = [
     "FOLDERS",
     "STORE_FILE",
+    "Claim",
+    "ClaimTaken",
     "Conflict",
     "KeyTaken",
+    "NameTaken",
     "Store",
     "close_all",
     "is_archive",
