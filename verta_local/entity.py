@@ -48,6 +48,11 @@ class Entity:
         """Where this is: the store's folder and the id. As in Verta: a text for the eye."""
         return f"{self._store.root}#{self._id}"
 
+    @property
+    def _noun(self) -> str:
+        """What this is, in a sentence."""
+        return self._kind.replace("_", " ")
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Entity) and (self._id, self._store.id) == (other._id, other._store.id)
 

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from verta_store import ids
-from verta_store.materialize import safe_name
-from verta_store.records import ARTIFACTS, ATTRIBUTES, HYPERPARAMETERS, METRICS
+from verta_store.records import HYPERPARAMETERS, METRICS
 
-from . import artifacts as artifact_rules
 from . import observations, values
-from .artifacts import Artifact
-from .entity import Entity, check_attributes, check_tags
-from .errors import KeyMissing
+from .entity import check_tags
 from .run_model import RunModel
 
-if TYPE_CHECKING:
-    from verta_store import Store
-    from verta_store.index import EntityRow
 
-_SINGULAR = {HYPERPARAMETERS: "hyperparameter", METRICS: "metric", ATTRIBUTES: "attribute", ARTIFACTS: "artifact"}
-
-
-class ExperimentRun(RunModel, Entity):
+class ExperimentRun(RunModel):
     """One run of an experiment. Made by `Client.set_experiment_run`; may be used from several threads."""
 
     _kind = "run"
-
-    def __init__(self, store: Store, row: EntityRow) -> None:
-        Entity.__init__(self, store, row)
 
     def __repr__(self) -> str:
         lines = [f"name: {self._name}", f"id: {self._id}", f"store: {self._store.root}"]
@@ -86,18 +72,6 @@ class ExperimentRun(RunModel, Entity):
         """All metrics, in the order of logging."""
         return self._store.values(self._id, METRICS)
 
-    def log_attribute(self, key: str, value: Any, overwrite: bool = False) -> None:
-        """Logs one attribute: also lists and dicts, nested. Raises TypeError, ValueError as `log_hyperparameter`."""
-        self._put(ATTRIBUTES, {values.check_key(key): values.check_attribute(key, value)}, overwrite)
-
-    def log_attributes(self, attributes: dict[str, Any], overwrite: bool = False) -> None:
-        """Logs a dict of attributes: all of them or, with one bad key or value, none."""
-        self._put(ATTRIBUTES, check_attributes(attributes), overwrite)
-
-    def get_attribute(self, key: str) -> Any:
-        """The value, equal to the one logged. Raises KeyError for an absent key."""
-        return self._get(ATTRIBUTES, key)
-
     # -- tags ------------------------------------------------------------------------------------------------------
 
     def log_tag(self, tag: str) -> None:
@@ -152,113 +126,6 @@ class ExperimentRun(RunModel, Entity):
 
     def _observation_keys(self) -> list[str]:
         return self._store.point_keys(self._id)
-
-    # -- artifacts -------------------------------------------------------------------------------------------------
-
-    def log_artifact(self, key: str, artifact: Any, overwrite: bool = False) -> None:
-        """Logs a file or folder by its path, a file-like object's bytes, or any object, pickled.
-
-        The bytes are copied into the store, hashed and durable before the key is recorded: an interrupted call
-        leaves no key (differs from Verta, which records the key first). A folder keeps its empty sub-folders.
-
-        Raises:
-            FileNotFoundError: the path does not exist.
-            ValueError: "object contains no data"; a key that exists ("consider setting overwrite=True") or is
-                reserved ("please use a different key"); a folder that holds a device or a link out of it.
-        """
-        artifact_rules.check_not_reserved(key)
-        values.check_key(key)
-        self._log_artifact(key, lambda: artifact_rules.store_artifact(self._store, key, artifact), overwrite)
-
-    def log_artifact_path(self, key: str, artifact_path: str, overwrite: bool = False) -> None:
-        """Logs only the text of a path; `get_artifact` returns it. As in Verta's first clients."""
-        artifact_rules.check_not_reserved(key)
-        values.check_key(key)
-        if not isinstance(artifact_path, (str, os.PathLike)):
-            raise TypeError(f"artifact_path must be a str, not {type(artifact_path).__name__}")
-        self._log_artifact(key, lambda: Artifact("path", os.fspath(artifact_path)), overwrite)
-
-    def get_artifact(self, key: str) -> Any:
-        """The object that was logged; a file's bytes as BytesIO; a folder as the BytesIO of a zip; a path's text.
-
-        Raises:
-            KeyError: no such artifact.
-            MissingObject, CorruptObject: its bytes are gone or damaged; a damaged pickle is never unpickled.
-        """
-        from .loading import load_object  # noqa: PLC0415 - start-up time
-
-        return artifact_rules.read_artifact(self._store, self._artifact(key), load_object)
-
-    def download_artifact(self, key: str, download_to_path: str) -> str:
-        """Copies an artifact to a path, checked, and returns the absolute path. Parent folders are made.
-
-        Raises:
-            KeyError, MissingObject, CorruptObject: nothing is written.
-        """
-        return artifact_rules.copy_out(self._store, self._artifact(key), os.fspath(download_to_path))
-
-    def artifact_file_name(self, key: str) -> str:
-        """The base name of the file or folder that was logged, made safe. Raises KeyError."""
-        return safe_name(self._artifact(key).name)
-
-    def get_artifact_keys(self) -> list[str]:
-        """The keys of all artifacts, in the order of logging."""
-        return list(self._store.values(self._id, ARTIFACTS))
-
-    def fetch_artifacts(self, keys: list[str]) -> dict[str, str]:
-        """Artifact key -> path of a file or folder, as the deployed class model gets them: no copy, read-only.
-
-        The path of a file ends with the user's own file name, that of a folder is the stored folder itself. As in Verta
-        an archive file (zip, tar, tgz, tar.gz) comes as the folder that it holds. Differs: the path lies in the store,
-        not in a writable cache, so what one reader does to it can never reach another. The bytes of files are checked;
-        those of a folder's files when the model is deployed or loaded, and by `verta-local verify`.
-
-        Raises:
-            TypeError: not a list of str.
-            ValueError: a key that was not logged.
-            MissingObject, CorruptObject: the bytes are gone or damaged.
-        """
-        found = self._artifacts()
-        if keys is None:
-            raise TypeError("`keys` must be a list of str, not None")
-        checked = artifact_rules.check_artifact_keys(keys, found)
-        paths = {}
-        for key in checked or []:
-            if found[key].kind == "blob":
-                self._store.check("blob", found[key].digest)
-            paths[key] = artifact_rules.path_for_model(self._store, found[key])
-        return paths
-
-    # -- the one path of all verbs ---------------------------------------------------------------------------------
-
-    def _put(self, section: str, entries: Mapping[str, Any], overwrite: bool) -> None:
-        self._store.put(self._id, section, entries, overwrite=overwrite)
-
-    def _log_artifact(self, key: str, make: Callable[[], Artifact], overwrite: bool) -> None:
-        if not overwrite:
-            self._store.require_absent(self._id, ARTIFACTS, [key])  # before gigabytes are copied
-        self._put(ARTIFACTS, {key: make().to_record()}, overwrite)
-        self._store.flush()
-
-    def _artifacts(self) -> dict[str, Artifact]:
-        found = self._store.values(self._id, ARTIFACTS)
-        return {key: Artifact.from_record(record) for key, record in found.items()}
-
-    def _artifact(self, key: str) -> Artifact:
-        found = self._artifacts()
-        if key not in found:
-            raise self._missing("artifact", key, found)
-        return found[key]
-
-    def _get(self, section: str, key: str) -> Any:
-        found = self._store.values(self._id, section)
-        if values.check_key(key) not in found:
-            raise self._missing(_SINGULAR[section], key, found)
-        return found[key]
-
-    def _missing(self, what: str, key: str, present: Iterable[str]) -> KeyMissing:
-        names = ", ".join(present) or "none"
-        return KeyMissing(f"no {what} {key!r} in run {self._name!r}; it has: {names}")
 
 
 def _check_scalars(name: str, entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,139 +1,22 @@
-"""The class model of a run: logging it with its artifacts and requirements, and deploying it."""
+"""The deployment of a run's model, as in Verta's first clients."""
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from verta_store import ids
 from verta_store.errors import StoreWriteError
-from verta_store.records import ARTIFACTS, ATTRIBUTES, DEPLOYMENTS
+from verta_store.records import DEPLOYMENTS
 
-from .artifacts import Artifact, check_artifact_keys
+from .entity_model import EntityWithModel
 
 if TYPE_CHECKING:
-    from verta_store import Store
-
     from .deployment import DeployedModel
 
-MODEL_KEY = "model.pkl"
-API_KEY = "model_api.json"
-MODULES_KEY = "custom_modules"
-REQUIREMENTS_KEY = "requirements.txt"
-# As in Verta: the attribute that holds the list of the model's artifact keys, in the order given.
-ARTIFACTS_ATTRIBUTE = "verta_model_artifacts"
-# How the model is to be loaded: ours, in a section of its own.
-MODEL_SECTION = "model"
 
-
-class RunModel:
-    """The part of `ExperimentRun` that is about its model."""
-
-    _store: Store
-    _id: str
-    _name: str
-    _parent: str | None
-
-    if TYPE_CHECKING:
-
-        def _artifacts(self) -> dict[str, Artifact]: ...
-
-    def log_model(
-        self,
-        model: Any,
-        custom_modules: list[str] | None = None,
-        model_api: Any = None,
-        artifacts: list[str] | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Logs a model: a class with `__init__(self, artifacts)` and `predict(self, data)`, or an object.
-
-        Args:
-            model: the class itself, not an instance, when `artifacts` is given.
-            custom_modules: files, folders or module names that the model needs. By default the local modules that it
-                really imports (differs from Verta, which took everything on `sys.path`); [] for none.
-            model_api: a `verta_local.utils.ModelAPI`.
-            artifacts: keys of artifacts logged before, which `__init__` gets as a dict of key -> path.
-            overwrite: replaces the model, its API, its modules and its artifact keys, in one record.
-
-        All is durable when this returns; a call that fails, or dies, has logged nothing.
-
-        Raises:
-            TypeError: `artifacts` is not a list of str; a model that cannot be pickled.
-            ValueError: keys that have not been logged; an instance with `artifacts=`; another type of `model_api`;
-                a model that is logged already ("consider setting overwrite=True").
-        """
-        import tempfile  # noqa: PLC0415 - start-up time
-        from pathlib import Path  # noqa: PLC0415 - start-up time
-
-        from . import model as packing  # noqa: PLC0415 - start-up time
-        from . import modules  # noqa: PLC0415 - start-up time
-
-        keys = check_artifact_keys(artifacts, self._artifacts())
-        logged = (MODEL_KEY, API_KEY, MODULES_KEY)
-        if not overwrite:
-            self._store.require_absent(self._id, ARTIFACTS, logged)
-        packed = packing.pack_model(model, custom_modules, model_api, has_artifacts=bool(keys))
-        records = {
-            MODEL_KEY: self._stored_bytes(packed.data, MODEL_KEY, packed.method, "MODEL"),
-            API_KEY: self._stored_bytes(json.dumps(packed.api).encode(), API_KEY),
-        }
-        with tempfile.TemporaryDirectory(prefix="verta_local-modules-") as folder:
-            modules.stage_modules(Path(folder), packed.modules)
-            ref = self._store.put_tree(folder)
-        records[MODULES_KEY] = Artifact(
-            "tree", MODULES_KEY, ref.digest, ref.size_bytes, ref.file_count, type="CODE"
-        ).to_record()
-        description = {**packed.description(), "artifacts": keys or []}
-        sections: dict[str, dict[str, Any]] = {ARTIFACTS: records, MODEL_SECTION: {"model": description}}
-        if keys:
-            sections[ATTRIBUTES] = {ARTIFACTS_ATTRIBUTE: keys}
-        drop = {ATTRIBUTES: [ARTIFACTS_ATTRIBUTE]} if overwrite and not keys else None
-        self._store.put_all(self._id, sections, overwrite=overwrite, drop=drop)
-        self._store.flush()
-
-    def get_model(self) -> Any:
-        """The logged model as it was given to `log_model`: a class comes back as the class.
-
-        Raises:
-            KeyError: no model was logged. MissingObject, CorruptObject, LoadError: it cannot be loaded.
-        """
-        from .errors import KeyMissing  # noqa: PLC0415
-        from .loading import load_logged_model  # noqa: PLC0415 - start-up time
-
-        if MODEL_KEY not in self._artifacts():
-            raise KeyMissing(f"no model in run {self._name!r}; log one with run.log_model(Model)")
-        return load_logged_model(self.model_spec())
-
-    def log_requirements(self, requirements: list[str] | str | os.PathLike[str], overwrite: bool = False) -> None:
-        """Logs the distributions that the model needs, each pinned to the version installed here.
-
-        Args:
-            requirements: distribution or import names, with or without `==version`; or the path of a pip file.
-
-        Raises:
-            ValueError: a bad name, one that is not installed, or requirements that are logged already.
-            TypeError: neither a list of str nor a path. FileNotFoundError: no such file.
-        """
-        from .environment import pin_requirements  # noqa: PLC0415 - start-up time
-
-        if not overwrite:
-            self._store.require_absent(self._id, ARTIFACTS, [REQUIREMENTS_KEY])
-        text = "\n".join(pin_requirements(requirements)) + "\n"
-        record = self._stored_bytes(text.encode("utf-8"), REQUIREMENTS_KEY)
-        self._store.put(self._id, ARTIFACTS, {REQUIREMENTS_KEY: record}, overwrite=overwrite)
-        self._store.flush()
-
-    def get_requirements(self) -> list[str]:
-        """The logged requirements, pinned; [] without any."""
-        found = self._artifacts().get(REQUIREMENTS_KEY)
-        if found is None:
-            return []
-        return self._store.read_verified(found.digest).decode("utf-8").split("\n")[:-1]
-
-    # -- deployment ------------------------------------------------------------------------------------------------
+class RunModel(EntityWithModel):
+    """The part of `ExperimentRun` that is about serving its model."""
 
     def deploy(
         self, path: str | None = None, token: str | None = None, no_token: bool = False, wait: bool = False
@@ -195,49 +78,6 @@ class RunModel:
             raise DeploymentError(f"model is not currently deployed ({status['message']})")
         return DeployedModel.from_url(status["url"], status["token"])
 
-    def model_spec(self, *, for_deployment: bool = False) -> dict[str, Any]:
-        """All that a process needs to load this run's model without asking the store's index.
-
-        Raises:
-            RuntimeError: "unable to deploy due to missing artifact <key>" (with `for_deployment`).
-        """
-        from .errors import DeploymentError  # noqa: PLC0415
-
-        found = self._artifacts()
-        if for_deployment:
-            for key in (MODEL_KEY, API_KEY, REQUIREMENTS_KEY):
-                if key not in found:
-                    raise DeploymentError(f"unable to deploy due to missing artifact {key}")
-        description = dict(self._store.values(self._id, MODEL_SECTION).get("model", {}))
-        keys = description.pop("artifacts", [])
-        model = found[MODEL_KEY]
-        return {
-            "store": self._store.root,
-            "cache_dir": self._store.cache_dir,
-            "store_id": self._store.id,
-            "run_id": self._id,
-            "run_name": self._name,
-            "project_id": self._project_id(),
-            "model": {"digest": model.digest, "size_bytes": model.size_bytes, **description},
-            "custom_modules": {"kind": "tree", "digest": found[MODULES_KEY].digest} if MODULES_KEY in found else None,
-            "artifacts": {
-                key: {
-                    "kind": found[key].kind,
-                    "digest": found[key].digest,
-                    "size_bytes": found[key].size_bytes,
-                    "name": found[key].name,
-                    "unpack": found[key].is_unpacked_for_models,
-                }
-                for key in keys
-            },
-            "requirements": self.get_requirements(),
-            "python": description.get("python", ""),
-            "api": json.loads(self._store.read_verified(found[API_KEY].digest)) if API_KEY in found else None,
-        }
-
-    def _project_id(self) -> str:
-        return self._store.entity(self._parent).parent or "" if self._parent else ""
-
     def _record_deployment(self, state: dict[str, Any]) -> None:
         """Notes it in the store, for the others; what is true on this host is asked from the serving process."""
         entry = {**state, "at": ids.now_ms()}
@@ -246,10 +86,3 @@ class RunModel:
             self._store.flush()
         except StoreWriteError as error:  # a store that may only be read serves all the same
             warnings.warn(f"the model is {state['state']}, but {error}", UserWarning, stacklevel=3)
-
-    def _stored_bytes(self, data: bytes, name: str, method: str = "", type: str = "BLOB") -> dict[str, Any]:
-        ref = self._store.put_bytes(data)
-        extension = name.partition(".")[2]
-        return Artifact(
-            "blob", name, ref.digest, ref.size_bytes, extension=extension, method=method, type=type
-        ).to_record()
