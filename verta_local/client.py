@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from typing import Any
 
-from verta_store import Store, ids, open_store
-from verta_store.index import EntityRow
+from verta_store import Store, open_store
 from verta_store.query import Query
 
-from . import config
+from . import config, creation
 from .conflicts import warn_of_lost
-from .entity import check_attributes, check_tags
-from .errors import VertaLocalError
+from .creation import Given
 from .experiment import Experiment
 from .project import Project
 from .run import ExperimentRun
@@ -149,10 +146,10 @@ class Client:
             ValueError: name and id together, or an unknown id. TypeError: tags or attrs of another type.
         """
         if id is not None:
-            row = self._by_id("project", name, id)
+            self._project = creation.by_id(self._store, Project, name, id)
         else:
-            row = self._get_or_create("project", None, name, "Proj", desc, tags, attrs, Project)
-        self._project = Project(self._store, row)
+            given = Given(desc, tags, attrs)
+            self._project = creation.get_or_create(self._store, Project, None, name, "Proj", given)
         self._experiment = None
         return self._project
 
@@ -169,13 +166,14 @@ class Client:
         Arguments and errors as `set_project`; by id, its project becomes active too.
         """
         if id is not None:
-            row = self._by_id("experiment", name, id)
-            self._project = Project(self._store, self._store.entity(row.parent or ""))
+            experiment = creation.by_id(self._store, Experiment, name, id)
+            self._project = Project(self._store, self._store.entity(experiment._parent or ""))
         else:
             project = self._project or self.set_project()
-            row = self._get_or_create("experiment", project.id, name, "Expt", desc, tags, attrs, Experiment)
-        self._experiment = Experiment(self._store, row)
-        return self._experiment
+            given = Given(desc, tags, attrs)
+            experiment = creation.get_or_create(self._store, Experiment, project.id, name, "Expt", given)
+        self._experiment = experiment
+        return experiment
 
     def set_experiment_run(
         self,
@@ -196,16 +194,14 @@ class Client:
         Other arguments and errors as `set_project`; by id, its experiment and project become active too.
         """
         if id is not None:
-            row = self._by_id("run", name, id)
-            experiment = self._store.entity(row.parent or "")
+            run = creation.by_id(self._store, ExperimentRun, name, id)
+            experiment = self._store.entity(run._parent or "")
             self._experiment = Experiment(self._store, experiment)
             self._project = Project(self._store, self._store.entity(experiment.parent or ""))
-        else:
-            parent = self._experiment or self.set_experiment()
-            row = self._get_or_create(
-                "run", parent.id, name, "Run", desc, tags, attrs, ExperimentRun, at_ms=date_created
-            )
-        return ExperimentRun(self._store, row)
+            return run
+        parent = self._experiment or self.set_experiment()
+        given = Given(desc, tags, attrs, at_ms=date_created)
+        return creation.get_or_create(self._store, ExperimentRun, parent.id, name, "Run", given)
 
     get_or_create_project = set_project
     get_or_create_experiment = set_experiment
@@ -214,56 +210,6 @@ class Client:
     def flush(self) -> None:
         """Returns when everything logged so far, to any run, survives a power cut."""
         self._store.flush()
-
-    def _get_or_create(
-        self,
-        kind: str,
-        parent: str | None,
-        name: str | None,
-        prefix: str,
-        desc: str | None,
-        tags: Any,
-        attrs: dict[str, Any] | None,
-        make: type[Project] | type[Experiment] | type[ExperimentRun],
-        at_ms: int | None = None,
-    ) -> EntityRow:
-        # Checked before anything is made: a bad tag leaves no half-made project.
-        check_tags(tags)
-        check_attributes(attrs or {})
-        if name is None:
-            made = ids.utc_stamp(ids.now_ms())
-            name = f"{prefix} {made[:8]}-{made[9:]}-{ids.random_hex(16)}"
-            row = self._store.create(kind, parent, name, is_fresh_name=True, at_ms=at_ms)
-        else:
-            if not isinstance(name, str):
-                raise TypeError(f"a name must be a str, not {type(name).__name__}")
-            found = self._store.named(kind, parent, name)
-            if found is not None:
-                given = {"desc": desc, "tags": tags, "attrs": attrs}
-                ignored = [argument for argument, value in given.items() if value is not None]
-                if ignored:
-                    warnings.warn(
-                        f"{kind} {name!r} already exists; cannot set {', '.join(ignored)}", UserWarning, stacklevel=3
-                    )
-                return found
-            row = self._store.create(kind, parent, name, at_ms=at_ms)
-        make(self._store, row)._log_at_creation(desc, tags, attrs)
-        return row
-
-    def _by_id(self, kind: str, name: str | None, entity_id: str) -> EntityRow:
-        if name is not None:
-            raise ValueError("give a name or an id, not both")
-        try:
-            row = self._store.entity(entity_id)
-        except KeyError:
-            row = None
-        if row is None or row.kind != kind:
-            raise UnknownId(f"no {kind} with the id {entity_id!r} in the store {self._store.root}")
-        return row
-
-
-class UnknownId(VertaLocalError, ValueError):
-    """An id of nothing in this store. As in Verta: ValueError."""
 
 
 # Stores that were named to the user already: once a process is enough.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from verta_store import Store
@@ -103,14 +104,22 @@ class Entity:
         """When something was last logged to it: milliseconds since 1970 UTC."""
         return self._store.entity(self._id).updated_ms
 
-    def _log_at_creation(self, desc: str | None, tags: object, attrs: dict[str, Any] | None) -> None:
-        """Description, tags and attributes of a new entity. Raises before anything is logged."""
+    def _log_at_creation(
+        self,
+        desc: str | None,
+        tags: object,
+        attrs: dict[str, Any] | None,
+        sections: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Description, tags, attributes and other values of a new entity. Raises before anything is logged."""
         tag_list = check_tags(tags)
-        attributes = check_attributes(attrs or {})
+        logged = {section: dict(part) for section, part in (sections or {}).items()}
         if desc is not None:
-            self._store.put(self._id, FIELDS, {"description": desc}, overwrite=True)
+            logged.setdefault(FIELDS, {})["description"] = desc
+        if logged:
+            self._store.put_all(self._id, logged, overwrite=True)
         self._store.add_tags(self._id, tag_list)
-        self._store.put(self._id, ATTRIBUTES, attributes)
+        self._store.put(self._id, ATTRIBUTES, check_attributes(attrs or {}))
 
 
 def check_tags(tags: object) -> list[str]:

@@ -28,7 +28,7 @@ CLIENT = [
     {"artifacts", "config", "conflicts", "deployment_settings", "environment", "interpreter", "model_api", "modules", "observations", "pickling",
      "stored_modules", "tracebacks", "values"},
     {"deployment", "entity", "loading", "model", "serving"},
-    {"entity_attributes", "entity_artifacts", "entity_model"},
+    {"creation", "entity_attributes", "entity_artifacts", "entity_model"},
     {"run", "run_model"},
     {"runs"},
     {"experiment"},
