@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 from verta_store.records import ARTIFACTS, ATTRIBUTES
 
 from .artifacts import Artifact, check_artifact_keys
-from .entity_artifacts import EntityWithArtifacts
+from .entity_environment import REQUIREMENTS_KEY, EntityWithEnvironment
 
 MODEL_KEY = "model.pkl"
 API_KEY = "model_api.json"
 MODULES_KEY = "custom_modules"
-REQUIREMENTS_KEY = "requirements.txt"
 # As in Verta: the attribute that holds the list of the model's artifact keys, in the order given.
 ARTIFACTS_ATTRIBUTE = "verta_model_artifacts"
 # How the model is to be loaded: ours, in a section of its own.
 MODEL_SECTION = "model"
 
 
-class EntityWithModel(EntityWithArtifacts):
+class EntityWithModel(EntityWithEnvironment):
     """A run or a registered model version."""
 
     def log_model(
@@ -91,32 +89,6 @@ class EntityWithModel(EntityWithArtifacts):
             raise KeyMissing(f"no model in {self._noun} {self._name!r}; log one with log_model(Model)")
         return load_logged_model(self.model_spec())
 
-    def log_requirements(self, requirements: list[str] | str | os.PathLike[str], overwrite: bool = False) -> None:
-        """Logs the distributions that the model needs, each pinned to the version installed here.
-
-        Args:
-            requirements: distribution or import names, with or without `==version`; or the path of a pip file.
-
-        Raises:
-            ValueError: a bad name, one that is not installed, or requirements that are logged already.
-            TypeError: neither a list of str nor a path. FileNotFoundError: no such file.
-        """
-        from .environment import pin_requirements  # noqa: PLC0415 - start-up time
-
-        if not overwrite:
-            self._store.require_absent(self._id, ARTIFACTS, [REQUIREMENTS_KEY])
-        text = "\n".join(pin_requirements(requirements)) + "\n"
-        record = self._stored_bytes(text.encode("utf-8"), REQUIREMENTS_KEY)
-        self._store.put(self._id, ARTIFACTS, {REQUIREMENTS_KEY: record}, overwrite=overwrite)
-        self._store.flush()
-
-    def get_requirements(self) -> list[str]:
-        """The logged requirements, pinned; [] without any."""
-        found = self._artifacts().get(REQUIREMENTS_KEY)
-        if found is None:
-            return []
-        return self._store.read_verified(found.digest).decode("utf-8").split("\n")[:-1]
-
     def model_spec(self, *, for_deployment: bool = False) -> dict[str, Any]:
         """All that a process needs to load this run's model without asking the store's index.
 
@@ -128,7 +100,7 @@ class EntityWithModel(EntityWithArtifacts):
         found = self._artifacts()
         if for_deployment:
             for key in (MODEL_KEY, API_KEY, REQUIREMENTS_KEY):
-                if key not in found:
+                if key not in found and not (key == REQUIREMENTS_KEY and self.has_environment):
                     raise DeploymentError(f"unable to deploy due to missing artifact {key}")
         description = dict(self._store.values(self._id, MODEL_SECTION).get("model", {}))
         keys = description.pop("artifacts", [])
@@ -153,6 +125,7 @@ class EntityWithModel(EntityWithArtifacts):
                 for key in keys
             },
             "requirements": self.get_requirements(),
+            "env_vars": self._environment_variables(),
             "python": description.get("python", ""),
             "api": json.loads(self._store.read_verified(found[API_KEY].digest)) if API_KEY in found else None,
         }

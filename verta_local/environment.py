@@ -1,315 +1,302 @@
-"""The Python environment of a run: exact pins of its requirements, and what an environment lacks of them.
+"""What a model needs around it: `environment.Python` and `environment.Docker`, to be given to `log_environment`.
 
-Source of the rules: `log_requirements` of Verta's first releases. Differs: an import name is found without
-importing it, our own name is injected in place of `verta` (which names something unrelated on PyPI today),
-`name @ address` is pinned to what is installed, and a line that is left out is said.
+Names and behaviour are those of Verta's later clients (`verta.environment`). Differs: our own name is injected into
+the requirements in place of `verta`, which names something unrelated on PyPI today, and a password in an address is
+not recorded.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import re
 import sys
-import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from ._version import __version__
+from . import requirements as rules
 
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
-
-OWN_NAME = "verta_local"
-_OWN_CANONICAL_NAME = "verta-local"
+# As Debian writes the names of packages, with an optional version as apt-get takes it.
+_APT_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?:[=/:][A-Za-z0-9.+:~-]+)*")
+_IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+_IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_IMAGE_DIGEST = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class UnmetPin:
-    """A pin that this environment does not satisfy; `installed` is the version that is there, or None."""
+class PythonVersion(NamedTuple):
+    """A version of Python as three numbers."""
 
-    pin: str
-    installed: str | None
+    major: int
+    minor: int
+    micro: int
 
     def __str__(self) -> str:
-        return f"{self.pin} ({self.installed} is installed)" if self.installed else f"{self.pin} (not installed)"
+        return f"{self.major}.{self.minor}.{self.micro}"
 
 
-def pin_requirements(requirements: list[str] | str | os.PathLike[str]) -> list[str]:
-    """Return requirements as exact pins (`name==version`), in the order given; two of ours come last.
+class _Environment:
+    """What both kinds have in common: environment variables, equality by content, a record."""
+
+    _kind = ""
+
+    def __init__(self, env_vars: object) -> None:
+        self._env_vars = _check_env_vars(env_vars)
+
+    @property
+    def env_vars(self) -> dict[str, str] | None:
+        """Name -> value of the recorded environment variables; None where none were given."""
+        return dict(self._env_vars) or None
+
+    def to_record(self) -> dict[str, Any]:
+        """The environment as JSON values, for a journal."""
+        return {"kind": self._kind, **({"env_vars": dict(self._env_vars)} if self._env_vars else {})}
+
+    def __eq__(self, other: object) -> bool:
+        return self.to_record() == other.to_record() if isinstance(other, _Environment) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # equal by content, and the content is a dict
+
+
+class Python(_Environment):
+    """A Python environment: requirements, constraints, environment variables, packages of the system.
 
     Args:
-        requirements: a list of requirements, or the path of a requirements.txt. Comments and options are
-            dropped, lines that only hold an address too (with a UserWarning), `-r` lines of a file are
-            followed. A name may be an import name: `sklearn` becomes `scikit-learn`. What has no `==` is
-            pinned to the version installed here, with a UserWarning.
+        requirements: a list of requirements. A name may be an import name: `sklearn` becomes `scikit-learn`. What
+            has no `==` is pinned to the version installed here. A line that is no requirement (an option, an
+            address) is kept as it is. None: all that is installed here.
+        constraints: a list of lines as in pip's constraints file, kept as they are.
+        env_vars: a list of names, whose values are taken from this process, or a dict of names and values. They are
+            set where the model is served, before it is loaded. They are stored as plain text: no secrets.
+        apt_packages: names of system packages. Recorded, and never installed by us.
 
-    Example:
-        >>> pin_requirements([])  # doctest: +SKIP
-        ['verta_local==0.1.0', 'cloudpickle==3.1.2']
+    The version of Python that runs now is recorded too.
+
+    >>> Python([]).requirements  # doctest: +SKIP
+    ['verta_local==0.1.0', 'cloudpickle==3.1.2']
 
     Raises:
-        TypeError: neither a list of str nor a path.
-        FileNotFoundError: there is no such file.
-        ValueError: a line that is no requirement, a name without version that is not installed, a name given
-            twice with different versions, or another version of verta_local or cloudpickle than runs here.
+        TypeError: something else than lists of str, and a list or dict of str.
+        ValueError: a requirement without version that is not installed, or one given twice with different
+            versions; an environment variable that is not set, or has a bad name; a bad package name.
     """
-    pins: dict[str, str] = {}
-    replaced: list[str] = []
-    for line in _lines_of(requirements):
-        requirement = _parse(line)
-        name = _canonical(requirement.name)
-        if name == "verta":
-            warnings.warn(
-                f"requirement {line!r} is left out: 'verta' on PyPI is another project today; "
-                f"{OWN_NAME}=={__version__} is recorded instead",
-                stacklevel=3,
-            )
-            continue
-        if requirement.marker is not None and not requirement.marker.evaluate():
-            continue  # as pip does: not for this Python or platform
-        if name not in (_OWN_CANONICAL_NAME, "cloudpickle"):
-            pin = _pin(requirement)
-            if _exact_version(requirement) is None:
-                replaced.append(f"{line!r} to {pin}")
-            _add(pins, pin)
-        else:
-            _check_injected(requirement, line)
-    if replaced:
-        warnings.warn(
-            f"requirements without '==' are pinned to the installed version: {', '.join(replaced)}",
-            stacklevel=3,
+
+    _kind = "python"
+
+    def __init__(
+        self,
+        requirements: list[str] | None = None,
+        constraints: list[str] | None = None,
+        env_vars: list[str] | dict[str, str] | None = None,
+        apt_packages: list[str] | None = None,
+    ) -> None:
+        lines = self.read_pip_environment() if requirements is None else _check_lines("requirements", requirements)
+        super().__init__(env_vars)
+        self._requirements = rules.pin_or_keep(lines)
+        self._constraints = [line.strip() for line in _check_lines("constraints", constraints or []) if line.strip()]
+        self._apt_packages = _check_lines("apt_packages", apt_packages or [])
+        for name in self._apt_packages:
+            if not _APT_PACKAGE.fullmatch(name):
+                raise ValueError(f"apt_packages contains {name!r}, which is no name of a system package")
+        self._python_version = PythonVersion(*sys.version_info[:3])
+
+    @staticmethod
+    def read_pip_file(filepath: str | os.PathLike[str], skip_options: bool = False) -> list[str]:
+        """The lines of a requirements file, without comments and blank lines, for `requirements` or `constraints`.
+
+        Args:
+            skip_options: leaves out options and addresses.
+
+        Raises:
+            FileNotFoundError: there is no such file. ValueError: it is not text in UTF-8.
+        """
+        return rules.requirement_lines(filepath, skip_options=skip_options)
+
+    @staticmethod
+    def read_pip_environment(skip_options: bool = False) -> list[str]:
+        """A pin for every distribution that is installed here, by name.
+
+        Differs from Verta: pip is not run, so it takes milliseconds, and there are no options to skip: what was
+        installed from an address is given by its version, too.
+        """
+        return rules.installed_pins()
+
+    @property
+    def requirements(self) -> list[str]:
+        """The requirements, pinned; those lines that could not be read as they are."""
+        return list(self._requirements)
+
+    @property
+    def constraints(self) -> list[str]:
+        """The constraints, as given."""
+        return list(self._constraints)
+
+    @property
+    def apt_packages(self) -> list[str]:
+        """The names of system packages."""
+        return list(self._apt_packages)
+
+    @property
+    def python_version(self) -> PythonVersion:
+        """(major, minor, micro) of the Python that this was made by."""
+        return self._python_version
+
+    @property
+    def pins(self) -> list[str]:
+        """Those of the requirements that can be checked against an environment."""
+        return [line for line in self._requirements if rules.is_requirement(line)]
+
+    def to_record(self) -> dict[str, Any]:
+        """The environment as JSON values, for a journal."""
+        return {
+            **super().to_record(),
+            "python": str(self._python_version),
+            "requirements": list(self._requirements),
+            "constraints": list(self._constraints),
+            "apt_packages": list(self._apt_packages),
+        }
+
+    def __repr__(self) -> str:
+        return _listing(
+            "Python environment",
+            {
+                "Python version": [str(self._python_version)],
+                "requirements": self._requirements,
+                "constraints": self._constraints,
+                "environment variables": _assignments(self._env_vars),
+                "apt packages": self._apt_packages,
+            },
         )
-    return [*pins.values(), f"{OWN_NAME}=={__version__}", f"cloudpickle=={_installed('cloudpickle')}"]
 
 
-def unmet_pins(pins: Iterable[str]) -> list[UnmetPin]:
-    """Return the pins that this environment does not satisfy, in their order.
+class Docker(_Environment):
+    """A container image that a model needs around it. Recorded and checked for form; never pulled or run by us.
 
-    Two pins are ours, not the user's, and are read with tolerance. `verta_local` is always met: what loads
-    the model is verta_local, and a store of a format too new is refused by the engine. `cloudpickle` is met
-    by any version that is not older: it reads what its earlier versions wrote.
+    Args:
+        repository: the image's repository, such as "registry.example/models/search".
+        tag, sha: which image of the repository; one of the two at least. `sha` is a SHA-256 in hexadecimal, with or
+            without "sha256:" before it.
+        env_vars: as in `Python`.
+
+    Raises:
+        TypeError, ValueError: a part of another form.
     """
-    unmet = []
-    for pin in pins:
-        plain = _PLAIN_PIN.fullmatch(pin)
-        if plain and (
-            _canonical(plain["name"]) == _OWN_CANONICAL_NAME or _installed(plain["name"]) == plain["version"]
+
+    _kind = "docker"
+
+    def __init__(
+        self,
+        repository: str,
+        tag: str | None = None,
+        sha: str | None = None,
+        env_vars: list[str] | dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(env_vars)
+        if tag is None and sha is None:
+            raise ValueError("a Docker environment needs a tag or a sha, so that it names one image")
+        for name, value, form in (
+            ("repository", repository, _IMAGE_NAME),
+            ("tag", tag, _IMAGE_TAG),
+            ("sha", sha, _IMAGE_DIGEST),
         ):
-            continue  # the usual case, without the 20 ms that importing `packaging` takes from a model's start
-        found = _unmet_pin(pin)
-        if found is not None:
-            unmet.append(found)
-    return unmet
+            if value is None and name != "repository":
+                continue
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+            if not form.fullmatch(value):
+                raise ValueError(f"{name} {value!r} does not have the form of a container image's {name}")
+        self._image = {"repository": repository, "tag": tag, "sha": sha}
+
+    @property
+    def repository(self) -> str:
+        """The image's repository."""
+        return str(self._image["repository"])
+
+    @property
+    def tag(self) -> str | None:
+        """The image's tag, or None."""
+        return self._image["tag"]
+
+    @property
+    def sha(self) -> str | None:
+        """The image's digest, or None."""
+        return self._image["sha"]
+
+    def to_record(self) -> dict[str, Any]:
+        """The environment as JSON values, for a journal."""
+        return {**super().to_record(), **{name: value for name, value in self._image.items() if value is not None}}
+
+    def __repr__(self) -> str:
+        parts = {name: [value] for name, value in self._image.items() if value is not None}
+        return _listing("Docker environment", {**parts, "environment variables": _assignments(self._env_vars)})
 
 
-_PLAIN_PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9._+!-]+)")
+def from_record(record: Mapping[str, Any]) -> Python | Docker:
+    """The environment of a record, exactly as it was logged: nothing is pinned or checked again.
 
-
-def _unmet_pin(pin: str) -> UnmetPin | None:
-    from packaging.version import InvalidVersion, Version  # noqa: PLC0415 - start-up time
-
-    requirement = _parse(pin)
-    name = _canonical(requirement.name)
-    if name == _OWN_CANONICAL_NAME or (requirement.marker is not None and not requirement.marker.evaluate()):
-        return None
-    installed = _installed(requirement.name)
-    if installed is None:
-        return UnmetPin(pin, None)
-    exact = _exact_version(requirement)
-    try:
-        met = requirement.specifier.contains(installed, prereleases=True)
-        if name == "cloudpickle" and exact is not None:
-            met = Version(installed) >= Version(exact)
-    except InvalidVersion:  # a version of before PEP 440: only equal text is known to be equal
-        met = installed == exact
-    return None if met else UnmetPin(pin, installed)
-
-
-def missing_requirements(pins: Iterable[str]) -> list[str]:
-    """Return a text for each pin that this environment does not satisfy: the pin, and what is there instead.
-
-    Example:
-        >>> missing_requirements(["no-such-thing==1.0"])
-        ['no-such-thing==1.0 (not installed)']
+    Raises:
+        ValueError: a kind that only a later version knows.
     """
-    return [str(each) for each in unmet_pins(pins)]
-
-
-def capture() -> dict[str, object]:
-    """Return what is recorded of the running environment, as JSON values.
-
-    Keys: `python` (version text), `implementation`, `platform`, `machine`, `distributions` (name -> version,
-    by name). An allow-list: never environment variables, paths, user or host names.
-    """
-    distributions: dict[str, str] = {}
-    for distribution in importlib.metadata.distributions():
-        metadata = distribution.metadata
-        # A half-removed distribution has no name; of two with one name the first is what is imported.
-        if metadata is not None and metadata["Name"]:
-            distributions.setdefault(metadata["Name"], metadata["Version"])
-    return {
-        "python": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "platform": platform.system(),
-        "machine": platform.machine(),
-        "distributions": dict(sorted(distributions.items(), key=lambda item: item[0].lower())),
-    }
-
-
-# Reading what the user gave
-
-
-_FOLLOWED_OPTION = re.compile(r"(?:-r\s*|--requirement[\s=]+)(?P<file>\S.*)")
-_ADDRESS = re.compile(r"(?:-e\b|--editable\b|(?:git|hg|svn|bzr)\+|(?:https?|ftp|file):)", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"//[^/@\s]*@")
-
-
-def _lines_of(requirements: object) -> Iterator[str]:
-    if isinstance(requirements, (str, os.PathLike)):
-        yield from _lines_of_file(Path(requirements), ())
-    elif isinstance(requirements, (list, tuple)):
-        for line in requirements:
-            if not isinstance(line, str):
-                raise TypeError(f"requirements must be a list of str; found {type(line).__name__}: {line!r}")
-            yield from _requirements_in(line)
+    kind = record.get("kind")
+    made: Python | Docker
+    if kind == Docker._kind:
+        made = Docker.__new__(Docker)
+        made._image = {name: record.get(name) for name in ("repository", "tag", "sha")}
+    elif kind == Python._kind:
+        made = Python.__new__(Python)
+        made._requirements = list(record.get("requirements", ()))
+        made._constraints = list(record.get("constraints", ()))
+        made._apt_packages = list(record.get("apt_packages", ()))
+        major, minor, micro = (int(part) for part in str(record["python"]).split("."))
+        made._python_version = PythonVersion(major, minor, micro)
     else:
-        raise TypeError(
-            f"requirements must be a list of str or the path of a requirements.txt, not {type(requirements).__name__}"
-        )
+        raise ValueError(f"an environment of the kind {kind!r}: upgrade verta_local to read it")
+    made._env_vars = dict(record.get("env_vars", {}))
+    return made
 
 
-def _lines_of_file(path: Path, opened_from: tuple[Path, ...]) -> Iterator[str]:
-    path = path.resolve()
-    if path in opened_from:
-        return
-    if path.is_dir():
-        raise FileNotFoundError(f"requirements must be a file; {path} is a directory")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"there is no requirements file {path}; give the path of one, or a list of str"
-        ) from None
-    except UnicodeDecodeError:
-        raise ValueError(f"the requirements file {path} is not text in UTF-8") from None
-    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
-        followed = _FOLLOWED_OPTION.fullmatch(_without_comment(line))
-        if followed:
-            yield from _lines_of_file(path.parent / followed["file"], (*opened_from, path))
-        else:
-            yield from _requirements_in(line)
+def check_environment(env: object) -> Python | Docker:
+    """Return what may be given to `log_environment`. Raises TypeError for anything else."""
+    if isinstance(env, (Python, Docker)):
+        return env
+    raise TypeError(
+        f"`env` must be a verta_local.environment.Python or Docker, not {type(env).__name__}; "
+        "for a list of requirements: Python([...])"
+    )
 
 
-def _requirements_in(line: str) -> Iterator[str]:
-    """The requirement in a line, if it holds one."""
-    line = _without_comment(line)
-    if _ADDRESS.match(line):
-        # Dropped, as in Verta, but said: the model may need it. An address may hold a password.
-        warnings.warn(
-            f"requirement {_CREDENTIALS.sub('//', line)!r} is left out: it names no distribution; "
-            "if the model needs it, add it as 'name==version'",
-            stacklevel=5,
-        )
-    elif line and not line.startswith("-"):
-        yield re.sub(r"\s--[a-z-]+[\s=].*", "", line)  # `--hash=...` and other options of one requirement
+def _check_lines(name: str, lines: object) -> list[str]:
+    if not isinstance(lines, (list, tuple)) or not all(isinstance(line, str) for line in lines):
+        found = type(lines).__name__ if not isinstance(lines, (list, tuple)) else repr(lines)
+        raise TypeError(f"`{name}` must be a list of str; found {found}")
+    return list(lines)
 
 
-def _without_comment(line: str) -> str:
-    return re.sub(r"(?:^|\s)#.*", "", line).strip()
+def _check_env_vars(env_vars: object) -> dict[str, str]:
+    if env_vars is None:
+        return {}
+    if isinstance(env_vars, Mapping):
+        found = dict(env_vars)
+    elif isinstance(env_vars, (list, tuple)):
+        unset = [name for name in env_vars if isinstance(name, str) and name not in os.environ]
+        if unset:
+            raise ValueError(f"`env_vars` names what is not set here: {', '.join(unset)}; set it, or give a dict")
+        found = {name: os.environ[name] if isinstance(name, str) else "" for name in env_vars}
+    else:
+        raise TypeError(f"`env_vars` must be a list of names or a dict, not {type(env_vars).__name__}")
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"`env_vars` must hold str only; found {name!r}: {type(value).__name__}")
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"{name!r} cannot be set as an environment variable")
+    return found
 
 
-def _parse(line: str) -> Requirement:
-    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - start-up time
-
-    try:
-        return Requirement(line)
-    except InvalidRequirement:
-        raise ValueError(f"{line!r} is not a requirement; write it as 'name==version' or 'name'") from None
+def _assignments(env_vars: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in env_vars.items()]
 
 
-# Names and versions
-
-
-def _canonical(name: str) -> str:
-    """The form of a name that PEP 503 compares by."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _exact_version(requirement: Requirement) -> str | None:
-    """The version of `==` or `===`, None where the requirement leaves a choice."""
-    for clause in requirement.specifier:
-        if clause.operator in ("==", "===") and not clause.version.endswith("*"):
-            return clause.version
-    return None
-
-
-def _pin(requirement: Requirement) -> str:
-    name = requirement.name
-    installed = _installed(name)
-    if installed is None:
-        found = _distribution_of_import(name)
-        if found is not None:
-            name, installed = found
-    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
-    version = _exact_version(requirement) or installed
-    if version is None:
-        if name in sys.stdlib_module_names:
-            raise ValueError(f"requirement {name!r} is a part of Python's standard library; leave it out")
-        raise ValueError(
-            f"requirement {name!r} is given without '==' and is not installed here; "
-            f"install it, or write it as '{name}==x.y.z'"
-        )
-    return f"{name}{extras}=={version}"
-
-
-def _distribution_of_import(name: str) -> tuple[str, str] | None:
-    """The (name, version) of the distribution that brings the top-level module `name`.
-
-    Not `importlib.metadata.packages_distributions`: on Python 3.10 it only knows distributions that list
-    their modules in top_level.txt, which scikit-learn no longer does.
-    """
-    found = {}
-    for distribution in importlib.metadata.distributions():
-        declared = distribution.read_text("top_level.txt")
-        if declared is not None:
-            modules = set(declared.split())
-        else:
-            modules = {file.parts[0].split(".")[0] for file in distribution.files or () if file.parts}
-        if name in modules and distribution.metadata["Name"]:
-            found[_canonical(distribution.metadata["Name"])] = distribution
-    if len(found) > 1:
-        raise ValueError(
-            f"requirement {name!r} is brought by several installed distributions, "
-            f"{', '.join(sorted(found))}; name the one that is meant"
-        )
-    for distribution in found.values():
-        return distribution.metadata["Name"], distribution.version
-    return None
-
-
-def _check_injected(requirement: Requirement, line: str) -> None:
-    own = _canonical(requirement.name) == _OWN_CANONICAL_NAME
-    running = __version__ if own else _installed("cloudpickle")
-    # A range that the running version is not in is a contradiction just as another exact version is.
-    if running is None or not requirement.specifier.contains(running, prereleases=True):
-        raise ValueError(
-            f"requirement {line!r} contradicts {requirement.name} {running}, which logs this run; "
-            f"leave it out (it is recorded anyway) or install the version that is wanted"
-        )
-
-
-def _add(pins: dict[str, str], pin: str) -> None:
-    name = _canonical(re.split(r"[\[=]", pin, maxsplit=1)[0])
-    if pins.setdefault(name, pin) != pin:
-        raise ValueError(f"requirement {name!r} is given twice: as {pins[name]} and as {pin}")
+def _listing(title: str, parts: Mapping[str, list[str | None] | list[str]]) -> str:
+    lines = [title]
+    for name, values in parts.items():
+        if values:
+            lines += [f"{name}:", *(f"    {value}" for value in values)]
+    return "\n".join(lines)

@@ -4,6 +4,7 @@ VertaLocalError
 ├── KeyExists       (ValueError)    a key that is logged already, without `overwrite=True`
 ├── KeyMissing      (KeyError)      a key that was never logged
 ├── LoadError       (RuntimeError)  a logged model that does not load
+├── EnvironmentMissing (RuntimeError) an environment that was never logged
 ├── DeploymentError (RuntimeError)  a model that cannot be deployed or does not answer
 └── MissingExtra    (ImportError)   an optional library, with the extra that brings it
 
@@ -29,6 +30,10 @@ class KeyExists(VertaLocalError, ValueError):
 
 class KeyMissing(VertaLocalError, KeyError):
     """A key that was never logged. As in Verta: KeyError."""
+
+
+class EnvironmentMissing(VertaLocalError, RuntimeError):
+    """No environment was logged. As in Verta: RuntimeError."""
 
 
 class ConflictWarning(UserWarning):

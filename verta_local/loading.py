@@ -20,8 +20,8 @@ from verta_store import Store, open_store
 from verta_store.errors import StoreError
 from verta_store.roots import digests_in
 
-from .environment import unmet_pins
 from .errors import LoadError
+from .requirements import unmet_pins
 from .stored_modules import ModuleTree, borrowed, install
 from .tracebacks import own_traceback
 
@@ -70,6 +70,7 @@ def load_model(spec: Mapping[str, Any]) -> Any:
         store = open_store(spec["store"], spec["cache_dir"])
         store.hold(digests_in(spec), f"serving {_name_of(spec)}")  # stays loadable, should the run be deleted
         _check_requirements(spec)
+        os.environ.update(spec.get("env_vars") or {})  # of log_environment; before any import that may read them
         artifacts = _artifact_paths(store, spec)
         tree = _module_tree(store, spec)
         if tree is not None:

@@ -1,4 +1,4 @@
-"""Requirements become exact pins, and an environment says what it lacks of them."""
+"""The environment of a run: what is recorded, in which form it comes back, and what a deployment makes of it."""
 
 from __future__ import annotations
 
@@ -7,225 +7,174 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 
-from verta_local import __version__
-from verta_local.environment import UnmetPin, capture, missing_requirements, pin_requirements, unmet_pins
+from verta_local import Client, __version__
+from verta_local.environment import Docker, Python, check_environment, from_record
 
 NUMPY = f"numpy=={importlib.metadata.version('numpy')}"
-CLOUDPICKLE = f"cloudpickle=={importlib.metadata.version('cloudpickle')}"
-INJECTED = [f"verta_local=={__version__}", CLOUDPICKLE]
+OWN = [f"verta_local=={__version__}", f"cloudpickle=={importlib.metadata.version('cloudpickle')}"]
 
 
-def install_stub(folder: Path, name: str, version: str, module: str, top_level: bool) -> None:
-    """Make a distribution as pip leaves it: a module, METADATA, a RECORD; top_level.txt from old tools."""
-    information = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    information.mkdir(parents=True)
-    (folder / f"{module}.py").write_text("raise AssertionError('imported to find out its distribution')\n")
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (information / "RECORD").write_text(f"{module}.py,,\n{information.name}/METADATA,,\n")
-    if top_level:
-        (information / "top_level.txt").write_text(f"{module}\n")
+def test_requirements_are_pinned_and_ours_are_added() -> None:
+    """A bare name gets the installed version, silently; a range does with a word."""
+    assert Python(["numpy", "annoy==1.17.3"]).requirements == [NUMPY, "annoy==1.17.3", *OWN]
+    with pytest.warns(UserWarning, match=f"'numpy>=1' to {NUMPY}"):
+        assert Python(["numpy>=1"]).requirements == [NUMPY, *OWN]
+    assert Python([]).requirements == OWN
 
 
-def test_exact_pins_stay_as_given_and_ours_are_added() -> None:
-    """Also versions that are not installed here, extras and blanks."""
-    assert pin_requirements(["annoy==1.17.3", "Some_Lib[b,a] == 2.0"]) == [
-        "annoy==1.17.3",
-        "Some_Lib[a,b]==2.0",
-        *INJECTED,
-    ]
-    assert pin_requirements([]) == INJECTED
+def test_lines_that_are_no_requirements_are_kept_as_they_are_without_passwords() -> None:
+    """Options, addresses, and what nobody can read; they are no pins to check."""
+    lines = ["numpy", "--extra-index-url https://me:secret@host/simple", "-e git+ssh://git@host/x.git", "so what?"]
+    environment = Python(lines)
+    kept = ["--extra-index-url https://host/simple", "-e git+ssh://git@host/x.git", "so what?"]
+    assert environment.requirements == [NUMPY, *kept, *OWN]
+    assert environment.pins == [NUMPY, *OWN]
 
 
-@pytest.mark.parametrize("requirement", ["numpy", "numpy>=1.0", "numpy~=1.0", "numpy==1.*", "numpy<1"])
-def test_without_exact_version_the_installed_one_is_pinned_with_a_warning(requirement: str) -> None:
-    """One warning a call that names what was replaced."""
-    with pytest.warns(UserWarning, match=f"{requirement.split('*')[0]}.*{NUMPY}") as caught:
-        assert pin_requirements([requirement]) == [NUMPY, *INJECTED]
-    assert len(caught) == 1
+def test_without_a_list_all_that_is_installed_is_recorded() -> None:
+    """`Python(None)`, and the list of it by `read_pip_environment`."""
+    assert NUMPY in Python.read_pip_environment()
+    assert set(Python.read_pip_environment()) <= {*Python().requirements, *OWN, f"verta-local=={__version__}"}
 
 
-@pytest.mark.parametrize("requirement", ["a b", "==1.0", "numpy==", "ümlaut==1", "../x"])
-def test_a_bad_name_is_a_value_error_that_shows_it(requirement: str) -> None:
-    """With the form that is wanted."""
-    with pytest.raises(ValueError, match="is not a requirement; write it as"):
-        pin_requirements([requirement])
-
-
-def test_a_requirement_that_is_not_installed_needs_a_version() -> None:
-    """The message says what to do."""
-    with pytest.raises(ValueError, match=r"'no-such-thing' .*not installed here; install it, or write it as"):
-        pin_requirements(["no-such-thing"])
-    with pytest.raises(ValueError, match="'json' is a part of Python's standard library"):
-        pin_requirements(["json"])
-
-
-@pytest.mark.parametrize("wrong", [None, 3, {"numpy": "1"}, [3], [None], [["numpy"]]])
-def test_another_type_is_a_type_error(wrong: object) -> None:
-    """A list of str or a path, nothing else."""
-    with pytest.raises(TypeError, match="requirements must be a list of str"):
-        pin_requirements(wrong)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("top_level", [True, False])
-def test_an_import_name_becomes_the_distribution_that_brings_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top_level: bool
-) -> None:
-    """As sklearn does scikit-learn, without importing it, with and without top_level.txt."""
-    install_stub(tmp_path, "scikit-stub", "1.4.2", "skstub", top_level)
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.warns(UserWarning, match="'skstub' to scikit-stub==1.4.2"):
-        assert pin_requirements(["skstub"])[0] == "scikit-stub==1.4.2"
-    assert pin_requirements(["skstub==1.3"])[0] == "scikit-stub==1.3"
-    with pytest.warns(UserWarning, match=r"scikit_stub==1\.4\.2"):
-        assert pin_requirements(["scikit_stub"])[0] == "scikit_stub==1.4.2"
-
-
-def test_an_import_name_that_two_distributions_bring_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As google or cv2 can be: guessing would pin the wrong one."""
-    install_stub(tmp_path, "cv-plain", "1.0", "cvstub", True)
-    install_stub(tmp_path, "cv-headless", "1.0", "cvstub", True)
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match="several installed distributions, cv-headless, cv-plain"):
-        pin_requirements(["cvstub"])
-
-
-def test_verta_itself_is_left_out_with_a_warning() -> None:
-    """On PyPI the name is another project's today; an old notebook lists it all the same."""
-    with pytest.warns(UserWarning, match="'verta==0.14.1' is left out"):
-        assert pin_requirements(["verta==0.14.1", NUMPY]) == [NUMPY, *INJECTED]
-
-
-@pytest.mark.parametrize("requirement", ["cloudpickle==0.1", "verta-local==99", "cloudpickle<1", "Verta_Local>99"])
-def test_another_version_of_an_injected_one_is_refused(requirement: str) -> None:
-    """It could not be true: this version writes the model."""
-    with pytest.raises(ValueError, match=r"contradicts .* which logs this run; leave it out"):
-        pin_requirements([requirement])
-
-
-@pytest.mark.parametrize("requirement", ["cloudpickle", CLOUDPICKLE, "verta_local", INJECTED[0], "cloudpickle>=1"])
-def test_an_injected_one_that_agrees_is_recorded_once(requirement: str) -> None:
-    """And without a warning: it was not the user's choice."""
-    assert pin_requirements([requirement, NUMPY]) == [NUMPY, *INJECTED]
-
-
-def test_a_name_given_twice_must_agree() -> None:
-    """Names are compared as pip compares them."""
-    assert pin_requirements(["my-lib==1", "my-lib == 1"]) == ["my-lib==1", *INJECTED]
-    with pytest.raises(ValueError, match="'my-lib' is given twice: as my-lib==1 and as My_Lib==2"):
-        pin_requirements(["my-lib==1", "My_Lib==2"])
-
-
-def test_a_marker_for_another_platform_drops_the_line() -> None:
-    """As pip does; one for this platform is evaluated here and not kept."""
-    given = ["old-lib==1; python_version < '3'", "my-lib==1; python_version >= '3'"]
-    assert pin_requirements(given) == ["my-lib==1", *INJECTED]
-
-
-def test_a_file_loses_comments_options_and_addresses(tmp_path: Path) -> None:
-    """Hashes and continued lines too; `-r` is followed, also in a circle."""
-    (tmp_path / "base.txt").write_text("base-lib==2\n-r requirements.txt\n")
+def test_a_pip_file_is_read_line_by_line(tmp_path: Path) -> None:
+    """Comments go, continued lines are joined; options go where that is asked for."""
     file = tmp_path / "requirements.txt"
-    file.write_text(
-        "\ufeff# all we need\n\n--index-url https://user:secret@host/simple\n-c constraints.txt\n"
-        "annoy==1.17.3  # nearest neighbours\nmy-lib==1 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n"
-        "-r base.txt\nurl-lib==1#not-a-comment\n",
-        encoding="utf-8",
-    )
-    with pytest.raises(ValueError, match="'url-lib==1#not-a-comment' is not a requirement"):
-        pin_requirements(file)
-    file.write_text(file.read_text(encoding="utf-8").replace("url-lib==1#not-a-comment\n", ""), encoding="utf-8")
-    for path in (file, str(file)):
-        assert pin_requirements(path) == ["annoy==1.17.3", "my-lib==1", "base-lib==2", *INJECTED]
+    file.write_text("# all\n--pre\nannoy==1.17.3  # index\n\nnumpy \\\n  >=1\n-e .\n")
+    assert Python.read_pip_file(str(file)) == ["--pre", "annoy==1.17.3", "numpy >=1", "-e ."]
+    assert Python.read_pip_file(file, skip_options=True) == ["annoy==1.17.3", "numpy >=1"]
+    with pytest.raises(FileNotFoundError, match="there is no requirements file"):
+        Python.read_pip_file(tmp_path / "none.txt")
+
+
+def test_environment_variables_by_name_or_with_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None where none were given, as in Verta."""
+    monkeypatch.setenv("WORKERS", "4")
+    assert Python([], env_vars=["WORKERS"]).env_vars == {"WORKERS": "4"}
+    assert Python([], env_vars={"MODE": "fast"}).env_vars == {"MODE": "fast"}
+    assert Python([]).env_vars is None
+    with pytest.raises(ValueError, match="names what is not set here: NO_SUCH_VARIABLE"):
+        Python([], env_vars=["NO_SUCH_VARIABLE"])
+    with pytest.raises(ValueError, match="'a=b' cannot be set"):
+        Python([], env_vars={"a=b": "c"})
+    with pytest.raises(TypeError, match="must hold str only"):
+        Python([], env_vars={"A": 1})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="a list of names or a dict, not str"):
+        Python([], env_vars="WORKERS")  # type: ignore[arg-type]
+
+
+def test_the_other_parts_come_back_as_they_were_given() -> None:
+    """And the version of Python as three numbers."""
+    environment = Python(["numpy"], ["six<2"], {"A": "b"}, ["libgomp1", "g++=4:12.2"])
+    assert environment.constraints == ["six<2"]
+    assert environment.apt_packages == ["libgomp1", "g++=4:12.2"]
+    assert environment.python_version == tuple(sys.version_info[:3])
+    assert environment.python_version.minor == sys.version_info.minor
+    for part in ("numpy==", "six<2", "A=b", "libgomp1", str(environment.python_version)):
+        assert part in repr(environment)
 
 
 @pytest.mark.parametrize(
-    "line",
-    ["git+https://user:secret@host/x.git", "-e .", "https://user:secret@host/x.whl", "--editable ../x"],
+    ("arguments", "kind", "message"),
+    [
+        (["numpy"], TypeError, "`requirements` must be a list of str; found int"),
+        ([[1]], TypeError, r"`requirements` must be a list of str; found \[1\]"),
+        ([["no-such-thing"]], ValueError, "not installed here"),
+        ([[], "six"], TypeError, "`constraints` must be a list of str"),
+        ([[], None, None, ["Bad Name; rm -rf"]], ValueError, "no name of a system package"),
+    ],
 )
-def test_an_address_is_left_out_with_a_warning_that_hides_passwords(line: str) -> None:
-    """It names no distribution, but the model may need it."""
-    with pytest.warns(UserWarning, match="is left out: it names no distribution") as caught:
-        assert pin_requirements([line, "# comment", "", "my-lib==1\n"]) == ["my-lib==1", *INJECTED]
-    assert "secret" not in str(caught[0].message)
+def test_what_cannot_be_recorded_is_refused(arguments: list[object], kind: type[Exception], message: str) -> None:
+    """One sentence each."""
+    if message.endswith("found int"):
+        arguments = [3]
+    with pytest.raises(kind, match=message):
+        Python(*arguments)  # type: ignore[arg-type]
 
 
-def test_a_name_at_an_address_is_pinned_to_what_is_installed() -> None:
-    """As `pip freeze` writes it for conda's builds."""
-    with pytest.warns(UserWarning, match="pinned to the installed version"):
-        assert pin_requirements(["numpy @ file:///croot/numpy/work"]) == [NUMPY, *INJECTED]
-    with pytest.raises(ValueError, match="not installed here") as caught:
-        pin_requirements(["my-lib @ https://user:secret@host/x.whl"])
-    assert "secret" not in str(caught.value)
+def test_docker_names_one_image() -> None:
+    """By tag or digest; anything that is no image's name is refused."""
+    image = Docker("registry.example:5000/team/search", tag="1.2", env_vars={"A": "b"})
+    assert (image.repository, image.tag, image.sha) == ("registry.example:5000/team/search", "1.2", None)
+    assert Docker("search", sha="0" * 64).sha == "0" * 64
+    assert "search" in repr(image) and "A=b" in repr(image)
+    with pytest.raises(ValueError, match="needs a tag or a sha"):
+        Docker("search")
+    for arguments in (("search it", "1"), ("search", "a b"), ("search", None, "12")):
+        with pytest.raises(ValueError, match="does not have the form"):
+            Docker(*arguments)
+    with pytest.raises(TypeError, match="tag must be a str, not int"):
+        Docker("search", tag=1)  # type: ignore[arg-type]
 
 
-def test_a_missing_file_is_a_file_not_found_error(tmp_path: Path) -> None:
-    """And so is a directory; bytes that are no text are a ValueError."""
-    with pytest.raises(FileNotFoundError, match="there is no requirements file"):
-        pin_requirements(tmp_path / "none.txt")
-    with pytest.raises(FileNotFoundError, match="is a directory"):
-        pin_requirements(str(tmp_path))
-    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="not text in UTF-8"):
-        pin_requirements(tmp_path / "binary.txt")
+def test_equal_by_content_and_through_a_record() -> None:
+    """A record is JSON; one of a later kind says what to do."""
+    for environment in (Python(["numpy"], ["six<2"], {"A": "b"}, ["libgomp1"]), Docker("search", "1")):
+        assert from_record(json.loads(json.dumps(environment.to_record()))) == environment
+    assert Python([]) != Python(["numpy"]) and Python([]) != Docker("search", "1") and Python([]) != 1
+    with pytest.raises(ValueError, match="upgrade verta_local"):
+        from_record({"kind": "conda"})
 
 
-def test_unmet_pins_say_what_is_there_instead() -> None:
-    """What is met is not listed."""
-    pins = [NUMPY, "numpy==0.1", "no-such-thing==1.0", "Flask==0.0.1; python_version < '3'"]
-    assert unmet_pins(pins) == [
-        UnmetPin("numpy==0.1", importlib.metadata.version("numpy")),
-        UnmetPin("no-such-thing==1.0", None),
-    ]
-    assert missing_requirements(pins) == [
-        f"numpy==0.1 ({importlib.metadata.version('numpy')} is installed)",
-        "no-such-thing==1.0 (not installed)",
-    ]
+def test_a_run_keeps_one_environment(client: Client) -> None:
+    """A second one needs overwrite; another process reads the same."""
+    run = client.set_experiment_run("r")
+    assert not run.has_environment
+    with pytest.raises(RuntimeError, match="environment was not previously set in run 'r'"):
+        run.get_environment()
+    environment = Python(["numpy"], env_vars={"A": "b"})
+    run.log_environment(environment)
+    assert run.has_environment and run.get_environment() == environment
+    with pytest.raises(ValueError, match=r"environment already exists.*consider setting overwrite=True"):
+        run.log_environment(Python([]))
+    run.log_environment(Docker("search", "1"), overwrite=True)
+    assert client.set_experiment_run(id=run.id).get_environment() == Docker("search", "1")
+    with pytest.raises(TypeError, match=r"must be a verta_local\.environment\.Python or Docker, not list"):
+        run.log_environment([NUMPY])  # type: ignore[arg-type]
+    assert check_environment(environment) is environment
 
 
-def test_a_local_version_satisfies_the_public_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch 2.1.0+cpu is torch 2.1.0, but not the other way round; old forms are compared as text."""
-    install_stub(tmp_path, "torch-stub", "2.1.0+cpu", "torchstub", False)
-    install_stub(tmp_path, "old-stub", "2004-beta-x", "oldstub", False)
-    monkeypatch.syspath_prepend(tmp_path)
-    assert missing_requirements(["torch-stub==2.1.0", "torch-stub==2.1.0+cpu"]) == []
-    assert missing_requirements(["torch-stub==2.1.0+cu121"]) != []
-    assert missing_requirements(["old-stub==1.0"]) == ["old-stub==1.0 (2004-beta-x is installed)"]
+def test_requirements_are_those_of_log_requirements_else_of_the_environment(client: Client) -> None:
+    """Only what can be checked: a model of an environment with options loads."""
+    run = client.set_experiment_run()
+    assert run.get_requirements() == []
+    run.log_environment(Python(["numpy", "--pre"]))
+    assert run.get_requirements() == [NUMPY, *OWN]
+    run.log_requirements([])
+    assert run.get_requirements() == OWN
 
 
-def test_our_own_pins_do_not_make_a_model_undeployable() -> None:
-    """A model logged by another patch version of ours, or by an older cloudpickle, still deploys."""
-    assert missing_requirements(["verta_local==0.0.1", "verta-local==9.9.9", "cloudpickle==2.2.0"]) == []
-    assert missing_requirements(["cloudpickle==99.0"]) != []
+class Model:
+    """Answers with an environment variable as it was when the class was made."""
+
+    def __init__(self) -> None:
+        self.mode = os.environ.get("SEARCH_MODE")
+
+    def predict(self, data: object) -> object:
+        """What was found."""
+        return [self.mode, data]
 
 
-def test_capture_holds_versions_and_nothing_private(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An allow-list: no environment variable, no host name."""
-    monkeypatch.setenv("VERTA_LOCAL_TEST_SECRET", "hunter2-hunter2")
-    captured = capture()
-    assert set(captured) == {"python", "implementation", "platform", "machine", "distributions"}
-    assert captured["python"] == ".".join(map(str, sys.version_info[:3]))
-    distributions = captured["distributions"]
-    assert isinstance(distributions, dict) and distributions["numpy"] == importlib.metadata.version("numpy")
-    text = json.dumps(captured)
-    assert "hunter2" not in text and (not hasattr(os, "uname") or os.uname().nodename not in text)
+def test_a_model_with_an_environment_is_deployed_with_its_variables(client: Client) -> None:
+    """In place of `log_requirements`, as in Verta's later clients."""
+    run = client.set_experiment_run()
+    run.log_model(Model, custom_modules=[__file__])
+    with pytest.raises(RuntimeError, match=r"unable to deploy due to missing artifact requirements\.txt"):
+        run.deploy()
+    run.log_environment(Python([], env_vars={"SEARCH_MODE": "fast"}))
+    try:
+        run.deploy(wait=True)
+        assert run.get_deployed_model().predict(1) == ["fast", 1]
+    finally:
+        run.undeploy(wait=True)
+    assert "SEARCH_MODE" not in os.environ
 
 
 def test_importing_the_module_does_not_import_packaging() -> None:
     """Start-up time."""
     code = "import sys, verta_local.environment as e\nassert 'packaging' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
-
-
-def test_pins_are_stable() -> None:
-    """What was pinned once comes back as it is, without a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        once = pin_requirements([NUMPY, "annoy==1.17.3"])
-        assert pin_requirements(once) == once

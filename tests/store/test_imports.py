@@ -25,16 +25,17 @@ ENGINE = [
 ]  # fmt: skip
 CLIENT = [
     {"errors", "_version"},
-    {"artifacts", "config", "conflicts", "deployment_settings", "environment", "interpreter", "model_api", "modules", "observations", "pickling",
+    {"artifacts", "config", "conflicts", "deployment_settings", "environment", "interpreter", "model_api", "modules", "observations", "pickling", "requirements",
+     "display", "frameworks", "model_formats", "progress",
      "stored_modules", "tracebacks", "values"},
     {"deployment", "entity", "loading", "model", "serving"},
-    {"creation", "entity_attributes", "entity_artifacts", "entity_model"},
+    {"creation", "entity_attributes", "entity_artifacts", "entity_environment", "entity_model"},
     {"run", "run_model"},
     {"runs"},
     {"experiment"},
     {"project"},
     {"client"},
-    {"__init__", "demo", "utils"},
+    {"__init__", "demo", "integrations", "utils"},
     {"cli", "__main__"},
 ]  # fmt: skip
 FORBIDDEN_IN_ENGINE = {
