@@ -60,6 +60,8 @@ class Drive:
         self.modes = SHARING[sharing]
         self.is_shared = sharing != "user"
         self.is_careful = self.is_shared or is_network
+        # Whether `stat` tells of a change at once. Windows keeps no time of change for the folders of a FAT disk.
+        self.is_stat_true = not self.is_careful and os.name == "posix"
         self._next_poke: dict[str, float] = {}
 
     # -- making ----------------------------------------------------------------------------------------------------

@@ -15,15 +15,19 @@ from typing import Any, NamedTuple, TypeVar
 
 from . import authors, drive, ids, ingest, journal, query, series
 from .authors import Author, Conflict
+from .listing import Listing
 from .records import JOURNAL, value_of
 from .selection import Selection
 
 _T = TypeVar("_T")
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # Another process of this user may be taking in a large journal.
 _BUSY_TIMEOUT_S = 20.0
+
+# More parameters than this a statement may not have in every SQLite.
+_PARAMETERS = 500
 
 # Journals are taken in by transactions of about this many records.
 _BATCH_RECORDS = 50_000
@@ -62,6 +66,8 @@ CREATE TABLE resets (entity INTEGER NOT NULL, key INTEGER NOT NULL, time INTEGER
     PRIMARY KEY (entity, key)) WITHOUT ROWID;
 CREATE TABLE quarantine (journal INTEGER NOT NULL, time INTEGER NOT NULL, line TEXT NOT NULL);
 CREATE TABLE lost (stem TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE newest (time INTEGER NOT NULL);
+INSERT INTO newest VALUES (0);
 """
 
 
@@ -98,6 +104,10 @@ class Index:
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._positions: dict[str, tuple[int, journal.Position]] = {}
+        self._listing = Listing(root)
+        self._compared: dict[str, str] | None = None  # the journals with which `_positions` were compared last
+        self._unsealed: list[tuple[str, str]] = []  # of these the stems and suffixes that may have something new
+        self._waits_until = 0  # the time of the next record in quarantine, or later than any
         self._key_numbers: dict[tuple[str, str], int] = {}  # of the open database; they never change in it
         self._data_version = -1
         self.newest_time = 0
@@ -238,31 +248,14 @@ class Index:
         connection = self._open()
         has_news = self._load_positions(connection)
         has_news |= self._release_quarantine(connection)
-        listing = journal.list_journals(self._root)
-        positions = self._positions
-        if not positions.keys() <= listing.keys():
-            # A journal may be missed in the moment of its renaming; one that is gone for good (an older copy of
-            # the store was put back) makes the index a lie.
-            listing = journal.list_journals(self._root, at_once=True)
-            if missing := positions.keys() - listing.keys():
-                # The memory of them outlives the index: `verify` has no other way to know that they existed. A
-                # header alone may be that of a writer which failed to make his journal and took it away again.
-                self._lost.update(stem for stem in missing if positions[stem][1].count > 1)
-                self._lost.update(stem for (stem,) in connection.execute("SELECT stem FROM lost"))
-                raise sqlite3.DatabaseError("the index knows journals that the store does not have")
-        if self._lost:
-            connection.executemany("INSERT OR IGNORE INTO lost VALUES (?)", [(stem,) for stem in self._lost])
-            self._lost.clear()
-        stale = [
-            (stem, suffix)
-            for stem, suffix in listing.items()
-            if not ((known := positions.get(stem)) and known[1].is_sealed)
-        ]
+        listing = self._listing.journals()
+        if listing is not self._compared:
+            listing = self._compare(connection, listing)
         new_records = 0
         batch: list[tuple[str, journal.JournalPart]] = []
         waiting = 0
-        for stem, suffix in sorted(stale):
-            _, start = positions.get(stem, (0, journal.Position()))
+        for stem, suffix in self._unsealed:
+            _, start = self._positions.get(stem, _UNREAD)
             part = self._read(stem, suffix, start)
             if part is None or part.position == start:
                 continue
@@ -275,11 +268,41 @@ class Index:
             new_records += self._take_in(connection, batch)
         return new_records or int(has_news)
 
+    def _compare(self, connection: sqlite3.Connection, listing: dict[str, str]) -> dict[str, str]:
+        """Finds out which journals may hold something new, and whether any is gone."""
+        positions = self._positions
+        if not positions.keys() <= listing.keys():
+            # A journal may be missed in the moment of its renaming; one that is gone for good (an older copy of
+            # the store was put back) makes the index a lie.
+            listing = self._listing.journals(at_once=True)
+            if missing := positions.keys() - listing.keys():
+                # The memory of them outlives the index: `verify` has no other way to know that they existed. A
+                # header alone may be that of a writer which failed to make his journal and took it away again.
+                self._lost.update(stem for stem in missing if positions[stem][1].count > 1)
+                self._lost.update(stem for (stem,) in connection.execute("SELECT stem FROM lost"))
+                raise sqlite3.DatabaseError("the index knows journals that the store does not have")
+        if self._lost:
+            connection.executemany("INSERT OR IGNORE INTO lost VALUES (?)", [(stem,) for stem in self._lost])
+            self._lost.clear()
+        self._unsealed = sorted(
+            item for item in listing.items() if not ((known := positions.get(item[0])) and known[1].is_sealed)
+        )
+        self._compared = listing
+        return listing
+
     def _read(self, stem: str, suffix: str, start: journal.Position) -> journal.JournalPart | None:
+        where = drive.of(self._root)
+        try:
+            if start.offset and where.is_stat_true:
+                path = os.path.join(self._root, "journals", stem + suffix)
+                if os.stat(path).st_size == start.offset:
+                    return None
+        except OSError:
+            pass  # sealed since it was listed
         try:
             found = journal.read_listed(self._root, stem, suffix, start)
         except PermissionError:
-            if not drive.of(self._root).is_careful:
+            if not where.is_careful:
                 raise
             return None  # just made, and its mode not yet that of a shared store; `verify` tells of others
         except IsADirectoryError:
@@ -291,15 +314,19 @@ class Index:
         version = connection.execute("PRAGMA data_version").fetchone()[0]
         if version == self._data_version:
             return False
-        self._positions = {
-            stem: (number, journal.Position(offset, check, count, bool(sealed)))
+        # Rows are added and never taken out, and that of a sealed journal never changes.
+        newest = max((number for number, _ in self._positions.values()), default=0)
+        changing = [number for number, position in self._positions.values() if not position.is_sealed]
+        for condition, parameters in (("id > ?", [newest]), *_any_of("id", changing)):
             for number, stem, offset, check, count, sealed in connection.execute(
-                "SELECT id, stem, offset, check_value, record_count, is_sealed FROM journals"
-            )
-        }
+                "SELECT id, stem, offset, check_value, record_count, is_sealed FROM journals WHERE " + condition,
+                parameters,
+            ):
+                self._positions[stem] = number, journal.Position(offset, check, count, bool(sealed))
         self._data_version = version
-        newest = connection.execute("SELECT max(updated) FROM entities").fetchone()[0]
-        self.newest_time = max(self.newest_time, newest or 0)
+        self._compared = None
+        self._waits_until = _next_waiting(connection)
+        self.newest_time = max(self.newest_time, *connection.execute("SELECT time FROM newest").fetchone())
         return True
 
     def _take_in(self, connection: sqlite3.Connection, parts: Iterable[tuple[str, journal.JournalPart]]) -> int:
@@ -333,7 +360,10 @@ class Index:
                 )
                 moved[stem] = (number, position)
             self.newest_time = max(self.newest_time, batch.apply())
+            connection.execute("UPDATE newest SET time = max(time, ?)", (self.newest_time,))
         self._positions.update(moved)
+        self._unsealed = [item for item in self._unsealed if not ((at := moved.get(item[0])) and at[1].is_sealed)]
+        self._waits_until = min(self._waits_until, batch.next_waiting)
         if not is_behind:
             self._data_version = version
         return taken
@@ -341,7 +371,7 @@ class Index:
     def _release_quarantine(self, connection: sqlite3.Connection) -> bool:
         """Takes in records from the future once their time is no longer more than a day ahead: whether there were."""
         limit = (ids.now_ms() + ids.FUTURE_LIMIT_MS) << ids.CLOCK_BITS
-        if not connection.execute("SELECT 1 FROM quarantine WHERE time <= ? LIMIT 1", (limit,)).fetchone():
+        if self._waits_until > limit:
             return False
         with _transaction(connection):
             batch = ingest.Batch(connection)
@@ -350,6 +380,8 @@ class Index:
                 batch.add(number, [ingest.from_quarantine(line)], is_released=True)
             connection.execute("DELETE FROM quarantine WHERE time <= ?", (limit,))
             self.newest_time = max(self.newest_time, batch.apply())
+            connection.execute("UPDATE newest SET time = max(time, ?)", (self.newest_time,))
+        self._waits_until = _next_waiting(connection)
         return True
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -419,8 +451,8 @@ class Index:
 
     def values_of_many(self, entity_ids: Sequence[str]) -> Iterator[tuple[str, str, str, Any]]:
         """(entity id, section, key, value) of all sections of many entities."""
-        for begin in range(0, len(entity_ids), 500):
-            part = entity_ids[begin : begin + 500]
+        for begin in range(0, len(entity_ids), _PARAMETERS):
+            part = entity_ids[begin : begin + _PARAMETERS]
             yield from self._decoded(
                 "SELECT e.id, k.section, k.key, v.num, v.text, v.json FROM entities e JOIN vals v ON v.entity = e.num"
                 f" JOIN keys k ON k.id = v.key WHERE e.id IN ({','.join('?' * len(part))}) ORDER BY v.time, v.key",
@@ -512,6 +544,19 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def _any_of(column: str, numbers: Sequence[int]) -> Iterator[tuple[str, Sequence[int]]]:
+    """Conditions with their parameters that together are true for any of these numbers."""
+    for begin in range(0, len(numbers), _PARAMETERS):
+        part = numbers[begin : begin + _PARAMETERS]
+        yield f"{column} IN ({','.join('?' * len(part))})", part
+
+
+def _next_waiting(connection: sqlite3.Connection) -> int:
+    """The time of the first record in quarantine, or later than any when there is none."""
+    found = connection.execute("SELECT min(time) FROM quarantine").fetchone()[0]
+    return ingest.NEVER if found is None else int(found)
+
+
 class _Unreadable(Exception):
     """A row whose content is not what was written into it."""
 
@@ -523,6 +568,8 @@ _DAMAGE = (sqlite3.DatabaseError, _Unreadable, ValueError, TypeError, OverflowEr
 
 _ENTITY = "e.id, e.kind, e.parent, e.name, e.generation, e.created_ms, e.updated >> 12"
 _ALIVE = "e.is_known = 1 AND e.deleted IS NULL"
+
+_UNREAD = (0, journal.Position())
 
 # Connections of a parent process, kept from being closed by the garbage collector of a forked child.
 _LEFT_BEHIND: list[sqlite3.Connection] = []

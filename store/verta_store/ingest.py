@@ -15,7 +15,7 @@ from . import ids, records, series
 
 OBSERVATIONS = "observations"
 
-_NEVER = (1 << 63) - 1  # later than any record: of a tag that was only removed so far
+NEVER = (1 << 63) - 1  # later than any record: of a tag that was only removed so far
 
 
 class Candidate(NamedTuple):  # and no dataclass: a rebuild makes one for every value, and this costs half
@@ -95,6 +95,7 @@ class Batch:
         self._stems: dict[int, str] = {}
         self._has_deletes = False
         self._newest = 0
+        self.next_waiting = NEVER  # the earliest time of the records that were put in quarantine
 
     def add_journal(self, stem: str, header: dict[str, Any]) -> int:
         """Registers a journal that was not read before. Returns its number."""
@@ -116,6 +117,7 @@ class Batch:
             time = record["h"]
             if time > future and not is_released:
                 self._db.execute("INSERT INTO quarantine VALUES (?, ?, ?)", (writer, time, json.dumps(record)))
+                self.next_waiting = min(self.next_waiting, time)
                 continue
             handler = _HANDLERS.get(kind)
             if handler is None:
@@ -178,7 +180,7 @@ class Batch:
 
     def _add_tags(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
         if record["k"] == records.UNTAG:
-            rows = [(number, to_text(tag), _NEVER, 0, -1, time, True) for tag in record["v"]]
+            rows = [(number, to_text(tag), NEVER, 0, -1, time, True) for tag in record["v"]]
         else:
             rows = [(number, to_text(tag), time, at, time, -1, False) for at, tag in enumerate(record["v"])]
         # Smallest and largest do not depend on the order of arrival: a tag is there when its last addition is later

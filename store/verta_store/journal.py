@@ -20,10 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import drive, files, ids, records
-from .errors import StoreNotFound, StoreWriteError
-
-OPEN_SUFFIX = ".open.jsonl"
-SEALED_SUFFIX = ".jsonl"
+from .errors import StoreWriteError
+from .listing import OPEN_SUFFIX, SEALED_SUFFIX, list_journals
 
 # `{"c":"` + 8 hexadecimal digits + `",`: the check value stands in front, at a fixed place.
 _HEAD_BYTES = 16
@@ -457,39 +455,15 @@ def _check_footer(data: bytes, part: JournalPart, path: str) -> None:
         part.damages.append(Damage(path, 0, begin, "bytes that do not match the footer's SHA-256"))
 
 
-def list_journals(root: str, *, at_once: bool = False) -> dict[str, str]:
-    """All journals of a store: stem `<host id>/<name>` -> suffix (open or sealed).
-
-    On a share they are those of at most a second ago, with `at_once` those of now.
-
-    Raises:
-        StoreNotFound: the store's folder is gone: moved, deleted, or its drive not mounted.
-    """
-    found: dict[str, str] = {}
-    top = os.path.join(root, "journals")
-    where = drive.of(root)
-    try:
-        if where.is_careful:
-            where.poke(top, at_once=at_once)
-        with os.scandir(top) as listing:
-            hosts = [entry.name for entry in listing if entry.is_dir()]
-    except FileNotFoundError as error:
-        if os.path.isdir(root) and os.listdir(root):
-            return found  # an empty folder that a copy of the store did not keep
-        raise StoreNotFound(
-            f"the store {root} is gone: it was moved or deleted, or its drive is not mounted; bring it back, or open "
-            "it where it is now with Client(path)",
-            path=root,
-        ) from error
-    for host in hosts:
-        try:
-            names = where.names(os.path.join(top, host), at_once=at_once)
-        except FileNotFoundError:
-            continue
-        for name in names:
-            if name.endswith(OPEN_SUFFIX):
-                # Both names at once can be seen for a moment around the renaming; the sealed one says more.
-                found.setdefault(f"{host}/{name[: -len(OPEN_SUFFIX)]}", OPEN_SUFFIX)
-            elif name.endswith(SEALED_SUFFIX):
-                found[f"{host}/{name[: -len(SEALED_SUFFIX)]}"] = SEALED_SUFFIX
-    return found
+__all__ = [
+    "OPEN_SUFFIX",
+    "SEALED_SUFFIX",
+    "Damage",
+    "JournalPart",
+    "JournalWriter",
+    "Position",
+    "list_journals",
+    "parse_journal",
+    "read_journal",
+    "read_listed",
+]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from new_entities import new_run
 
-from verta_store import Store, index, open_store
+from verta_store import Store, drive, index, open_store
 from verta_store.errors import KeyTaken, UnknownEntity
 from verta_store.journal import OPEN_SUFFIX, SEALED_SUFFIX, list_journals
 from verta_store.query import Query, SortKey
@@ -433,3 +433,44 @@ def test_catching_up_reads_only_new_bytes(filled: Store, monkeypatch: pytest.Mon
     filled.refresh()
     assert 0 < sum(read) < 1000
     assert open_store(filled.root, filled.cache_dir) is filled
+
+
+def test_a_refresh_without_news_opens_no_journal_and_asks_no_table(
+    filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not drive.of(filled.root).is_stat_true:
+        pytest.skip("a share is asked each time")
+    filled.refresh()
+    real = index.journal.read_listed
+    read: list[str] = []
+
+    def note(root: str, stem: str, *more: Any) -> Any:
+        read.append(stem)
+        return real(root, stem, *more)
+
+    monkeypatch.setattr(index.journal, "read_listed", note)
+    asked: list[str] = []
+    filled._index._open().set_trace_callback(asked.append)
+    filled.refresh()
+    assert read == [] and asked == ["PRAGMA data_version"]
+    filled.put(new_run(filled, "one more"), "metrics", {"a": 1})
+    filled.refresh()
+    assert read == [filled._journal.stem]
+
+
+def test_a_reader_beside_many_others_takes_note_of_what_they_took_in(
+    filled: Store, another: Callable[..., Store]
+) -> None:
+    """Both share an index, so that each finds the journals of the other as read already, or half of them."""
+    other = another(filled, cache="cache")
+    for number in range(30):
+        writer, reader = (filled, other) if number % 2 else (other, filled)
+        run = new_run(writer, f"more {number}")
+        writer.put(run, "metrics", {"number": number})
+        if number % 5 == 0:
+            writer.seal()
+        if number % 3 == 0:
+            writer.refresh()
+        assert reader.values(run, "metrics") == {"number": number}
+        assert writer.count(Query("run")) == reader.count(Query("run"))
+    assert answers(other) == answers(filled)
