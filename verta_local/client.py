@@ -13,9 +13,10 @@ from . import config, creation
 from .conflicts import warn_of_lost
 from .creation import Given
 from .experiment import Experiment
+from .lazy_list import Entities
 from .project import Project
 from .run import ExperimentRun
-from .runs import Entities, ExperimentRuns
+from .runs import ExperimentRuns
 
 # What notebooks gave as `host`: an address, never a folder.
 _ADDRESS = re.compile(r"(?i)[a-z]+://.*|[\w.-]+:\d+|localhost|.*\.verta\.ai/?")

@@ -6,7 +6,8 @@ from verta_store.query import Query
 
 from .entity import Entity
 from .experiment import Experiment
-from .runs import Entities, ExperimentRuns
+from .lazy_list import Entities
+from .runs import ExperimentRuns
 
 
 class Project(Entity):

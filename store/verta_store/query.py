@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 
 from .errors import BadQuery
-from .records import ATTRIBUTES, HYPERPARAMETERS, METRICS
+from .records import ATTRIBUTES, FIELDS, HYPERPARAMETERS, METRICS
 
 OPERATORS = ("==", "!=", ">=", "<=", "~=", ">", "<")
 SECTIONS = (ATTRIBUTES, HYPERPARAMETERS, METRICS)
@@ -23,6 +23,30 @@ COLUMNS = {
     "project_id": "(SELECT p.parent FROM entities p WHERE p.id = e.parent)",
 }
 _NUMBER_COLUMNS = {"date_created", "date_updated"}
+
+# What Verta calls things in lists of other kinds: word -> what it is here; a word `fields.*` is one of our own values.
+_TIMES = {"time_created": "date_created", "time_updated": "date_updated", "last_updated": "date_updated"}
+_WORDS = {
+    "dataset": {**_TIMES, "description": "fields.description"},
+    "dataset_version": {
+        **_TIMES,
+        "dataset_id": "experiment_id",
+        "version": "fields.version",
+        "description": "fields.description",
+    },
+    "registered_model": {**_TIMES, "labels": "tags", "description": "fields.description"},
+    "registered_model_version": {
+        **_TIMES,
+        "labels": "tags",
+        "registered_model_id": "experiment_id",
+        "experiment_run_id": "fields.experiment_run_id",
+        "version": "name",
+        "stage": "fields.stage",
+        "lock_level": "fields.lock_level",
+        "description": "fields.description",
+    },
+    "endpoint": {**_TIMES, "path": "name", "description": "fields.description"},
+}
 _SPACED = re.compile(r"\s(==|!=|>=|<=|~=|>|<)\s")
 _ANYWHERE = re.compile(r"(==|!=|>=|<=|~=|>|<)")
 
@@ -64,11 +88,17 @@ class Query:
             TypeError: a predicate that is not a text.
             BadQuery: one that cannot be read.
         """
-        return replace(self, predicates=(*self.predicates, *map(parse_predicate, predicates)))
+        return replace(self, predicates=(*self.predicates, *(parse_predicate(each, self.kind) for each in predicates)))
+
+    def sort_key(self, text: str, *, is_descending: bool = False) -> SortKey:
+        """What a list of this kind is to be sorted by. Raises as `parse_sort_key`."""
+        return parse_sort_key(text, self.kind, is_descending=is_descending)
 
 
-def parse_predicate(text: str) -> Predicate:
+def parse_predicate(text: str, kind: str = "run") -> Predicate:
     """Reads `<key> <operator> <value>`; text may be quoted or bare, what `float()` accepts is a number.
+
+    The keys are those that entities of this kind have.
 
     Raises:
         TypeError: not a text.
@@ -80,7 +110,7 @@ def parse_predicate(text: str) -> Predicate:
     found = _SPACED.search(text) or _ANYWHERE.search(text)
     if found is None:
         raise BadQuery(f"the predicate {text!r} has no operator; use one of {', '.join(OPERATORS)}")
-    section, key = _parse_key(text[: found.start()].strip(), allow_tags=True)
+    section, key = _parse_key(text[: found.start()].strip(), kind, allow_tags=True)
     operator = found.group(1)
     value = _parse_value(text[found.end() :].strip())
     if not section and key not in _NUMBER_COLUMNS:
@@ -91,7 +121,7 @@ def parse_predicate(text: str) -> Predicate:
     return Predicate(section, key, operator, value)
 
 
-def parse_sort_key(text: str, *, is_descending: bool = False) -> SortKey:
+def parse_sort_key(text: str, kind: str = "run", *, is_descending: bool = False) -> SortKey:
     """Reads what a list is to be sorted by.
 
     Raises:
@@ -101,7 +131,7 @@ def parse_sort_key(text: str, *, is_descending: bool = False) -> SortKey:
     if not isinstance(text, str):
         raise TypeError(f"a sort key is a text such as 'metrics.accuracy', not {type(text).__name__}")
     _require_unicode(text)
-    section, key = _parse_key(text.strip(), allow_tags=False)
+    section, key = _parse_key(text.strip(), kind, allow_tags=False)
     return SortKey(section, key, is_descending)
 
 
@@ -112,13 +142,19 @@ def _require_unicode(text: str) -> None:
         raise BadQuery(f"{text!r} holds half a character, which nothing can be compared with") from None
 
 
-def _parse_key(text: str, *, allow_tags: bool) -> tuple[str, str]:
+def _parse_key(text: str, kind: str, *, allow_tags: bool) -> tuple[str, str]:
+    words = _WORDS.get(kind, {})
+    word = words.get(text, text)
+    if text in words and word.startswith(FIELDS):
+        return FIELDS, word.partition(".")[2]
+    if text in words and (allow_tags or word != "tags"):
+        return "", word
     section, dot, key = text.partition(".")
     if dot and section in SECTIONS and key:
         return section, key
     if text in COLUMNS or (allow_tags and text == "tags"):
         return "", text
-    able = [*COLUMNS, *(["tags"] if allow_tags else []), *(f"{name}.<key>" for name in SECTIONS)]
+    able = [*COLUMNS, *words, *(["tags"] if allow_tags else []), *(f"{name}.<key>" for name in SECTIONS)]
     raise BadQuery(f"{text!r} is not a key that can be queried; use one of {', '.join(able)}")
 
 

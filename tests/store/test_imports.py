@@ -29,6 +29,7 @@ CLIENT = [
      "display", "frameworks", "model_formats", "progress",
      "stored_modules", "tracebacks", "values"},
     {"deployment", "entity", "loading", "model", "serving"},
+    {"lazy_list"},
     {"creation", "entity_attributes", "entity_artifacts", "entity_environment", "entity_model"},
     {"run", "run_model"},
     {"runs"},

@@ -237,3 +237,13 @@ def test_a_very_long_and_a_very_wide_query_are_answered(store: Store) -> None:
     assert len(names(store, *["metrics.a == 1"] * 200)) == 1
     assert names(store, "name == '" + "x" * 100_000 + "'") == []
     assert query.OPERATORS[0] == "=="
+
+
+def test_a_list_of_another_kind_knows_that_kinds_words_and_runs_do_not() -> None:
+    found = parse_predicate("stage == PRODUCTION", "registered_model_version")
+    assert (found.section, found.key, found.value) == ("fields", "stage", "PRODUCTION")
+    assert parse_predicate("labels == a", "registered_model") == parse_predicate("tags == a")
+    with pytest.raises(BadQuery):
+        parse_predicate("stage == PRODUCTION")
+    with pytest.raises(BadQuery):
+        parse_sort_key("labels", "registered_model")
