@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from verta_store import Store
 from verta_store.materialize import is_archive
@@ -27,8 +26,7 @@ EMPTY = "object contains no data"
 _COPY_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(NamedTuple):
     """What a run records of an artifact. `name` is the user's file name; `method` says how an object was pickled."""
 
     kind: str  # "blob", "tree" or "path"
@@ -42,12 +40,12 @@ class Artifact:
 
     def to_record(self) -> dict[str, Any]:
         """What goes into the journal: the fields that are not empty."""
-        return {name: value for name, value in asdict(self).items() if value != "" and value != 0}
+        return {name: value for name, value in self._asdict().items() if value != "" and value != 0}
 
     @staticmethod
     def from_record(record: dict[str, Any]) -> Artifact:
         """The artifact of a record; fields of later versions are passed over."""
-        return Artifact(**{name: value for name, value in record.items() if name in Artifact.__dataclass_fields__})
+        return Artifact(**{name: value for name, value in record.items() if name in Artifact._fields})
 
     @property
     def is_unpacked_for_models(self) -> bool:

@@ -86,7 +86,7 @@ class LazyList(Generic[Item]):
     def sort(self, key: str, descending: bool = False) -> Self:
         """Sorted by a key such as "metrics.accuracy"; those without the key come last. Replaces an earlier sort."""
         found = copy.copy(self)
-        found._query = _replace(self._query, sort=self._query.sort_key(key, is_descending=descending))
+        found._query = self._query._replace(sort=self._query.sort_key(key, is_descending=descending))
         return found
 
     def top_k(self, key: str, k: int) -> Self:
@@ -102,14 +102,8 @@ class LazyList(Generic[Item]):
             raise ValueError(f"k must be a whole number, not {k!r}")
         found = copy.copy(self)
         top = (self._query.sort_key(key, is_descending=is_descending), k)
-        found._query = _replace(self._query, top=top, sort=None)
+        found._query = self._query._replace(top=top, sort=None)
         return found
-
-
-def _replace(query: Query, **changes: Any) -> Query:
-    from dataclasses import replace  # noqa: PLC0415
-
-    return replace(query, **changes)
 
 
 class Entities(LazyList[Item]):

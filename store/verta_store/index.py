@@ -10,7 +10,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 from . import authors, drive, ids, ingest, journal, query, series
@@ -83,8 +82,7 @@ class EntityRow(NamedTuple):
     updated_ms: int
 
 
-@dataclass(frozen=True)
-class IndexState:
+class IndexState(NamedTuple):
     """What an index holds. `path` is ':memory:' where no file is safe or possible."""
 
     path: str
@@ -278,7 +276,7 @@ class Index:
             if missing := positions.keys() - listing.keys():
                 # The memory of them outlives the index: `verify` has no other way to know that they existed. A
                 # header alone may be that of a writer which failed to make his journal and took it away again.
-                self._lost.update(stem for stem in missing if positions[stem][1].count > 1)
+                self._lost.update(stem for stem in missing if positions[stem][1].record_count > 1)
                 self._lost.update(stem for (stem,) in connection.execute("SELECT stem FROM lost"))
                 raise sqlite3.DatabaseError("the index knows journals that the store does not have")
         if self._lost:
@@ -350,13 +348,13 @@ class Index:
                 if row is None and header.get("k") == JOURNAL and header.get("name") != stem:
                     # A copy of another journal ("... (conflicted copy)"): its observations would count twice. It is
                     # never read again; `verify` tells of it.
-                    position = replace(position, is_sealed=True)
+                    position = position._replace(is_sealed=True)
                 else:
                     batch.add(number, part.lines)
                     taken += len(part.lines)
                 connection.execute(
                     "UPDATE journals SET offset = ?, check_value = ?, record_count = ?, is_sealed = ? WHERE id = ?",
-                    (position.offset, position.check, position.count, position.is_sealed, number),
+                    (position.offset, position.check, position.record_count, position.is_sealed, number),
                 )
                 moved[stem] = (number, position)
             self.newest_time = max(self.newest_time, batch.apply())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from . import ids, records, series
@@ -72,16 +71,16 @@ def from_quarantine(line: str) -> dict[str, Any]:
     return record
 
 
-@dataclass
 class _Change:
     """What a batch does to one entity."""
 
-    time: int = 0
-    is_new: bool = False
-    candidates: dict[int, list[Candidate]] = field(default_factory=dict)
-    drops: dict[int, int] = field(default_factory=dict)
-    points: dict[tuple[int, int], list[series.Point]] = field(default_factory=dict)  # by key and writer
-    resets: dict[int, int] = field(default_factory=dict)
+    def __init__(self, *, is_new: bool) -> None:
+        self.time = 0
+        self.is_new = is_new
+        self.candidates: dict[int, list[Candidate]] = {}
+        self.drops: dict[int, int] = {}
+        self.points: dict[tuple[int, int], list[series.Point]] = {}  # by key and writer
+        self.resets: dict[int, int] = {}
 
 
 class Batch:

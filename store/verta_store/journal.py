@@ -16,8 +16,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import drive, files, ids, records
 from .errors import StoreWriteError
@@ -279,18 +278,16 @@ class JournalWriter:
                         self._synced_bytes = max(self._synced_bytes, size_bytes)
 
 
-@dataclass
-class Position:
+class Position(NamedTuple):
     """How far a journal was read: all before `offset` was taken in, and `check` is the chain's value there."""
 
     offset: int = 0
     check: int = 0
-    count: int = 0
+    record_count: int = 0
     is_sealed: bool = False
 
 
-@dataclass(frozen=True)
-class Damage:
+class Damage(NamedTuple):
     """A part of a journal that is not what its writer wrote."""
 
     path: str
@@ -299,14 +296,14 @@ class Damage:
     what: str
 
 
-@dataclass
 class JournalPart:
     """What a read of a journal found: decoded records in file order, and where the next read starts."""
 
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    position: Position = field(default_factory=Position)
-    damages: list[Damage] = field(default_factory=list)
-    torn_bytes: int = 0
+    def __init__(self, position: Position) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.position = position
+        self.damages: list[Damage] = []
+        self.torn_bytes = 0
 
 
 def read_journal(path: str, start: Position, *, whole: bool = False) -> JournalPart:
@@ -357,10 +354,11 @@ def read_listed(
 
 def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
     """The records in `data`, which begins at `start` of the journal at `path`."""
-    part = JournalPart()
+    part = JournalPart(start)
     offset = 0
     check = start.check
-    count = start.count
+    count = start.record_count
+    is_sealed = start.is_sealed
     crc = zlib.crc32
     end = len(data)
     good_until = 0
@@ -391,7 +389,7 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
                 what = "a line that is no record"
                 part.damages.append(Damage(path, start.offset + offset, len(line), what))
                 count += 1
-            elif start.is_sealed or part.position.is_sealed:
+            elif is_sealed:
                 part.damages.append(
                     Damage(
                         path,
@@ -401,7 +399,7 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
                     )
                 )
             elif record["k"] == records.SEAL:
-                part.position.is_sealed = True
+                is_sealed = True
                 if record.get("n") != count:
                     lost = f"the footer counts {record.get('n')} records, {count} were read"
                     part.damages.append(Damage(path, start.offset + offset, 0, lost))
@@ -424,11 +422,8 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
             resume.extend(int(stated, 16) for stated in _CHECKS.findall(line)[-3:])
         offset = line_end
     part.torn_bytes = end - good_until
-    part.position.offset = start.offset + good_until
-    part.position.check = check
-    part.position.count = count
-    part.position.is_sealed = part.position.is_sealed or start.is_sealed
-    if part.position.is_sealed and part.torn_bytes:
+    part.position = Position(start.offset + good_until, check, count, is_sealed)
+    if is_sealed and part.torn_bytes:
         part.damages.append(
             Damage(path, part.position.offset, part.torn_bytes, "bytes behind the footer of a sealed journal")
         )

@@ -13,8 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import drive, files, ids
 
@@ -40,8 +39,7 @@ REFUSED = "refused"
 _TIME_STEP_NS = 2 * 10**9
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """A lease as another process reads it."""
 
     path: str
@@ -139,15 +137,15 @@ def _process_exists(pid: int) -> bool:
     return True
 
 
-@dataclass
 class _Held:
     """A lease of this process: its file, and what the drive's clock said."""
 
-    path: str
-    fields: dict[str, Any]
-    since_ns: int = 0
-    touched_ns: int = 0
-    size_bytes: int = 0
+    def __init__(self, path: str, fields: dict[str, Any]) -> None:
+        self.path = path
+        self.fields = fields
+        self.since_ns = 0
+        self.touched_ns = 0
+        self.size_bytes = 0
 
     def create(self) -> None:
         """Writes the file anew.

@@ -11,8 +11,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from . import digest as digests
 from . import drive, files, ids, trash
@@ -29,8 +28,7 @@ _COPY_BYTES = 1 << 20
 _CHUNK_BYTES = 8 << 20
 
 
-@dataclass(frozen=True)
-class Ref:
+class Ref(NamedTuple):
     """What a stored blob or tree is called. `size_bytes` of a tree is the sum of its files."""
 
     kind: str  # "blob" or "tree"

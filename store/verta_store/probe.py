@@ -11,7 +11,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import files, ids
 
@@ -41,8 +41,7 @@ CLOCK_SKEW_S = 5.0
 FREE_BYTES = 1 << 30
 
 
-@dataclass(frozen=True)
-class FileSystem:
+class FileSystem(NamedTuple):
     """What a folder lies on. `source` is the device or the server's export; '' where the system does not tell."""
 
     type: str
@@ -165,8 +164,7 @@ def capabilities(folder: str) -> dict[str, bool]:
         return {name: attempts.works(name) for name in ("case_sensitive", "hard_links", "symlinks", "modes")}
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of `verta-local doctor`. `is_good` is False where something should be done about it."""
 
     what: str

@@ -6,7 +6,7 @@ The forms are Verta's: `metrics.accuracy >= 0.9`, `name == 'first run'`, `tags ~
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .errors import BadQuery
 from .records import ATTRIBUTES, FIELDS, HYPERPARAMETERS, METRICS
@@ -51,8 +51,7 @@ _SPACED = re.compile(r"\s(==|!=|>=|<=|~=|>|<)\s")
 _ANYWHERE = re.compile(r"(==|!=|>=|<=|~=|>|<)")
 
 
-@dataclass(frozen=True)
-class Predicate:
+class Predicate(NamedTuple):
     """One condition. `section` is '' for a column or 'tags'."""
 
     section: str
@@ -61,8 +60,7 @@ class Predicate:
     value: int | float | str
 
 
-@dataclass(frozen=True)
-class SortKey:
+class SortKey(NamedTuple):
     """What a list is sorted by. `section` is '' for a column."""
 
     section: str
@@ -70,8 +68,7 @@ class SortKey:
     is_descending: bool = False
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """Which entities, in which order. `top` restricts to the best k before anything else is sorted."""
 
     kind: str
@@ -88,7 +85,7 @@ class Query:
             TypeError: a predicate that is not a text.
             BadQuery: one that cannot be read.
         """
-        return replace(self, predicates=(*self.predicates, *(parse_predicate(each, self.kind) for each in predicates)))
+        return self._replace(predicates=(*self.predicates, *(parse_predicate(each, self.kind) for each in predicates)))
 
     def sort_key(self, text: str, *, is_descending: bool = False) -> SortKey:
         """What a list of this kind is to be sorted by. Raises as `parse_sort_key`."""

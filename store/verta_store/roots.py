@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import digest as digests
 from . import drive, ids, journal, records
@@ -22,8 +21,7 @@ DROPPED = "dropped"
 _DIGEST = re.compile(rf"{digests.ALGORITHM}:[0-9a-f]{{64}}")
 
 
-@dataclass(frozen=True)
-class Naming:
+class Naming(NamedTuple):
     """That a record named an object. `reason` says why it no longer counts, '' while it does."""
 
     digest: str
@@ -32,8 +30,7 @@ class Naming:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class _Value:
+class _Value(NamedTuple):
     """One value of one key, as one record gave it."""
 
     seen: int | None  # of an overwrite: the time of the newest value that its writer knew
@@ -42,16 +39,16 @@ class _Value:
     digests: tuple[str, ...]
 
 
-@dataclass
 class Roots:
     """Takes in records, in any order, and says what they name."""
 
-    names: dict[str, str] = field(default_factory=dict)  # entity -> its name, for the eye
-    _parents: dict[str, str] = field(default_factory=dict)
-    _deletes: dict[str, int] = field(default_factory=dict)  # entity -> time of the earliest tombstone
-    _values: dict[tuple[str, str], list[_Value]] = field(default_factory=dict)  # (entity, artifact key)
-    _drops: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    _mentions: dict[str, set[str]] = field(default_factory=dict)  # entity ('' for none) -> digests
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}  # entity -> its name, for the eye
+        self._parents: dict[str, str] = {}
+        self._deletes: dict[str, int] = {}  # entity -> time of the earliest tombstone
+        self._values: dict[tuple[str, str], list[_Value]] = {}  # (entity, artifact key)
+        self._drops: dict[tuple[str, str], list[int]] = {}
+        self._mentions: dict[str, set[str]] = {}  # entity ('' for none) -> digests
 
     def add(self, writer: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Takes in records of the journal with the stem `writer`."""

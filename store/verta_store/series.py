@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from operator import le
 from typing import Any, NamedTuple
@@ -16,8 +15,7 @@ from .records import encode, unescape
 CHUNK_POINTS = 4096
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One observation: its value, the user's time stamp in ms, its epoch, and the record's own time."""
 
     value: Any

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import digest as digests
 from . import drive, files
@@ -21,8 +21,7 @@ _NAME = re.compile(r"(blob|tree)-([a-z0-9]+)-([0-9a-f]{64})(\.manifest)?")
 _IS_THERE = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """What one name in the trash stands for: a blob's file, a tree's folder or a tree's manifest."""
 
     kind: str  # "blob" or "tree"

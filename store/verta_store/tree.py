@@ -12,7 +12,7 @@ import stat
 import unicodedata
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import digest as digests
 from . import drive, files, trash
@@ -32,8 +32,7 @@ _HEADER = "verta_local tree 1"
 _WINDOWS_NAMES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in "123456789")}
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of a manifest. A folder has no digest and size 0."""
 
     path: str  # relative, with `/`

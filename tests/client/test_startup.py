@@ -14,6 +14,8 @@ import pytest
 from verta_local import Client
 
 HEAVY = {"flask", "pandas", "sqlite_utils", "cloudpickle", "waitress", "numpy", "packaging", "http", "multiprocessing"}
+# Of the standard library: `dataclasses` brings `inspect`, `ast` and `tokenize`, a quarter of what Python itself takes.
+HEAVY |= {"dataclasses", "inspect"}
 
 
 @pytest.mark.parametrize("statement", ["import verta_local", "from verta_local import Client"])
