@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from verta_store import Store, ids
 from verta_store.errors import NameTaken
@@ -24,17 +23,16 @@ class EntityExists(VertaLocalError, ValueError, OSError):
     """A name that was to be new. As in Verta, whose HTTPError is an OSError, its text has "409", "already exists"."""
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(NamedTuple):
     """What a caller says of a new entity. `sections` are further values, checked by whoever gives them."""
 
     desc: str | None = None
     tags: Any = None
     attrs: dict[str, Any] | None = None
     at_ms: int | None = None
-    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sections: Mapping[str, Mapping[str, Any]] = {}
     # Name -> value of the arguments that are passed over with a warning where the entity is there already.
-    others: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Any] = {}
     tags_argument: str = "tags"
 
     def check(self) -> None:

@@ -12,8 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import drive, files, ids, records
 from .errors import BadRecord, ClaimTaken
@@ -28,13 +27,12 @@ _HEAD_BYTES = 72
 _FILLED_WITHIN_S = 2.0
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """Who has a name, since when, and what he said with it. `at_ms` is by his clock."""
 
     kind: str
     name: str
-    value: Mapping[str, Any] = field(default_factory=dict)
+    value: Mapping[str, Any] = {}
     host: str = ""
     user: str = ""
     at_ms: int = 0
