@@ -12,7 +12,13 @@ import re
 # short request passes by three long ones, and the stacks cost next to nothing.
 DEFAULT_THREADS = 4
 DEFAULT_PREDICT_TIMEOUT_S = 60.0
+DEFAULT_REPLICAS = 1
+DEFAULT_QUEUE_LIMIT = 128  # requests that wait besides those that run: 128 of 20 ms each are answered within 3 s
+# What an order of the admin API may say of a model's processes, by these names.
+PROGRAM_SETTINGS = ("threads", "predict_timeout_s", "replicas", "queue_limit")
 _THREADS_LIMIT = 64
+_REPLICAS_LIMIT = 64
+_QUEUE_LIMIT = 100_000
 _PREDICT_TIMEOUT_LIMIT_S = 7 * 24 * 3600.0  # longer than any prediction; a socket refuses far larger numbers
 _TOKEN = re.compile(r"[!-~]+")
 _TOKEN_LIMIT_CHARACTERS = 4096  # proxies and servers commonly bound all headers of a request to 8 KiB
@@ -23,6 +29,34 @@ def check_threads(threads: object) -> int:
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= _THREADS_LIMIT:
         raise ValueError(f"threads must be a whole number from 1 to {_THREADS_LIMIT}, not {threads!r:.100}")
     return threads
+
+
+def check_replicas(replicas: object) -> int:
+    """The number of processes of one model, if it is one. Raises: ValueError."""
+    if isinstance(replicas, bool) or not isinstance(replicas, int) or not 1 <= replicas <= _REPLICAS_LIMIT:
+        raise ValueError(f"replicas must be a whole number from 1 to {_REPLICAS_LIMIT}, not {replicas!r:.100}")
+    return replicas
+
+
+def check_queue_limit(limit: object) -> int:
+    """The number of requests that may wait for a model, if it is one. Raises: ValueError."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= _QUEUE_LIMIT:
+        raise ValueError(f"queue_limit must be a whole number from 0 to {_QUEUE_LIMIT}, not {limit!r:.100}")
+    return limit
+
+
+def check_canary(share: object) -> float | None:
+    """The share of requests for a canary, from "10%" or 0.1; None for None. Raises: ValueError."""
+    if share is None:
+        return None
+    text = str(share).strip()
+    try:
+        part = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        part = -1.0
+    if isinstance(share, bool) or not 0 < part < 1:  # not a number is refused by this too
+        raise ValueError(f"canary must be a share of the requests over 0% and below 100%, as 10%, not {share!r:.100}")
+    return part
 
 
 def check_predict_timeout_s(timeout_s: object) -> float:

@@ -19,7 +19,14 @@ class RunModel(EntityWithModel):
     """The part of `ExperimentRun` that is about serving its model."""
 
     def deploy(
-        self, path: str | None = None, token: str | None = None, no_token: bool = False, wait: bool = False
+        self,
+        path: str | None = None,
+        token: str | None = None,
+        no_token: bool = False,
+        wait: bool = False,
+        *,
+        canary: float | str | None = None,
+        **settings: Any,
     ) -> dict[str, Any]:
         """Serves the model from a process of its own, which outlives this one. Returns the status.
 
@@ -28,6 +35,9 @@ class RunModel(EntityWithModel):
             token: what callers must send as `Access-Token`; by default a random one.
             no_token: lets everybody on this machine call it.
             wait: returns when the model has answered its self-check, and raises its error at once.
+            canary: the share of requests ("10%" or 0.1) that this model gets beside the one deployed at `path`.
+            settings: `replicas` (processes, 1), `threads` (predictions at a time in each, 4), `predict_timeout_s`
+                (60), `queue_limit` (requests that may wait, 128).
 
         Returns:
             {"status": "deploying" | "deployed", "url", "token", "message"}. As in Verta, deploying what is deployed
@@ -40,7 +50,7 @@ class RunModel(EntityWithModel):
         spec = self.model_spec(for_deployment=True)
         from .deployment import local  # noqa: PLC0415 - start-up time
 
-        status = local.deploy(spec, path=path, token=token, no_token=no_token, wait=wait)
+        status = local.deploy(spec, path=path, token=token, no_token=no_token, wait=wait, canary=canary, **settings)
         self._record_deployment({"state": "deployed", "url": status.get("url")})
         return dict(status)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from verta_local.deployment_settings import PROGRAM_SETTINGS
 from verta_local.interpreter import Interpreter
 from verta_local.serving.endpoint import Endpoint
 from verta_local.serving.process import Program
@@ -102,10 +103,11 @@ class Server:
     def deploy(
         self, class_name: str, *, wait: bool = True, token: str | None = None, path: str | None = None, **more: Any
     ) -> Endpoint:
-        settings = {key: more.pop(key) for key in ("threads", "predict_timeout_s") if key in more}
+        settings = {key: more.pop(key) for key in PROGRAM_SETTINGS if key in more}
         no_token = more.pop("no_token", token is None)
+        canary = more.pop("canary", None)
         program = Program(spec_of(class_name, **more), Interpreter.current(), loader=LOADER, **settings)
-        endpoint = self.supervisor.deploy_program(program, path, token, no_token=no_token)
+        endpoint = self.supervisor.deploy_program(program, path, token, no_token, canary)
         if wait:
             status = endpoint.status()
             endpoint.wait_settled(status["generation"], 15)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from verta_local.serving.endpoint import Endpoint
 from verta_local.serving.frames import FrameReader
 from verta_local.serving.process import ChildProcess
+from verta_local.serving.version import Version
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def test_only_the_requests_of_the_dead_process_fail(server: Any, tools: Any) -> 
 
 def test_whoever_read_of_a_death_meets_the_next_process(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer comes when the dead process is out of service, however slow the thread that watches it."""
-    told = Endpoint.child_ended
+    told = Version.child_ended
 
-    def tell_late(self: Endpoint, child: ChildProcess) -> None:
+    def tell_late(self: Version, child: ChildProcess) -> None:
         if threading.current_thread().name.startswith("watch-"):
             time.sleep(0.2)
         told(self, child)
 
-    monkeypatch.setattr(Endpoint, "child_ended", tell_late)
+    monkeypatch.setattr(Version, "child_ended", tell_late)
     endpoint = server.deploy("Dies")
     assert server.predict("exit").status == 502
     assert [server.predict("pid").status for _ in range(3)] == [200] * 3
@@ -64,13 +64,13 @@ def test_whoever_read_of_a_death_meets_the_next_process(server: Any, monkeypatch
 
 def test_a_process_that_has_ended_gets_no_request(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also before anybody has noticed in a request that it is dead."""
-    told = Endpoint.child_ended
+    told = Version.child_ended
 
-    def tell_late(self: Endpoint, child: ChildProcess) -> None:
+    def tell_late(self: Version, child: ChildProcess) -> None:
         time.sleep(0.3)
         told(self, child)
 
-    monkeypatch.setattr(Endpoint, "child_ended", tell_late)
+    monkeypatch.setattr(Version, "child_ended", tell_late)
     pid = server.deploy("Dies").status()["pid"]
     os.kill(pid, signal.SIGKILL)
     time.sleep(0.1)
@@ -99,7 +99,7 @@ def test_a_lane_stays_open_until_its_request_has_returned(
 ) -> None:
     """Else the number of its descriptor is that of the next process's lane, and the old request reads from it."""
     endpoint = server.deploy("Dies")
-    child = endpoint._active
+    child = endpoint.versions()[0]._replicas[0].active
     sockets = [lane._socket for lane in child._lanes]
     about_to_read, may_read = threading.Event(), threading.Event()
     reads = FrameReader.read

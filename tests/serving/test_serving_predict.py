@@ -168,9 +168,8 @@ def test_sixteen_first_requests_wait_for_the_model(server: Any, tools: Any) -> N
     assert [reply.json for reply in replies] == list(range(16))
 
 
-def test_a_request_over_the_queue_is_refused_at_once(server: Any, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verta_local.serving.endpoint.QUEUE_LIMIT", 2)
-    server.deploy("Sleeps", threads=1)
+def test_a_request_over_the_queue_is_refused_at_once(server: Any, tools: Any) -> None:
+    server.deploy("Sleeps", threads=1, queue_limit=2)
     busy = [tools.in_background(lambda: server.predict(0.5)) for _ in range(3)]
     tools.eventually(lambda: server.supervisor.table.get("run-1").waiting == 2)
     start = time.perf_counter()
@@ -232,10 +231,10 @@ def test_health_and_metrics(server: Any) -> None:
     server.predict(1)
     server.predict(1, run_id="unknown")
     text = server.request("GET", "/metrics").body.decode()
-    assert 'verta_requests_total{route="run-1",status="200"} 1' in text
-    assert 'verta_requests_total{route="",status="404"} 1' in text
-    assert 'verta_model_up{route="run-1"} 1' in text
-    assert 'verta_request_seconds_bucket{route="run-1",le="+Inf"} 1' in text
+    assert 'verta_requests_total{route="run-1",run="run-1",status="200"} 1' in text
+    assert 'verta_requests_total{route="",run="",status="404"} 1' in text
+    assert 'verta_model_up{route="run-1",run="run-1"} 1' in text
+    assert 'verta_request_seconds_bucket{route="run-1",run="run-1",le="+Inf"} 1' in text
 
 
 def test_lanes_over_loopback_tcp_work_where_sockets_cannot_be_inherited(

@@ -104,7 +104,6 @@ def serve(options: argparse.Namespace) -> int:
             print(f"  try    {model.curl}")
         print("Ctrl-C ends it; requests in flight are answered.", flush=True)
 
-    more: dict[str, Any] = {} if options.threads is None else {"threads": options.threads}
     code: int = serve_foreground(
         specs,
         host=options.host,
@@ -112,7 +111,7 @@ def serve(options: argparse.Namespace) -> int:
         token=options.token,
         no_token=options.no_token,
         on_ready=announce,
-        **more,
+        **_process_settings(options),
     )
     return code
 
@@ -143,9 +142,27 @@ def predict(options: argparse.Namespace) -> int:
 def deploy(options: argparse.Namespace) -> int:
     """`verta-local deploy RUN`"""
     run = _run(options)
-    status = run.deploy(path=options.path, token=options.token, no_token=options.no_token, wait=True)
+    status = run.deploy(
+        path=options.path,
+        token=options.token,
+        no_token=options.no_token,
+        wait=True,
+        canary=options.canary,
+        **_process_settings(options),
+    )
     print(f"{status['status']}\n  url    {status['url']}\n  token  {status['token'] or '(none)'}")
     return 0
+
+
+def _process_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What was said of a model's processes; what was not said keeps its default."""
+    said = {
+        "threads": options.threads,
+        "replicas": options.replicas,
+        "queue_limit": options.queue,
+        "predict_timeout_s": options.timeout,
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def undeploy(options: argparse.Namespace) -> int:

@@ -43,6 +43,12 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
+    def add_process_settings(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--replicas", type=int, default=None, help="processes of each model (1)")
+        command.add_argument("--threads", type=int, default=None, help="predictions at a time in each process (4)")
+        command.add_argument("--queue", type=int, default=None, metavar="COUNT", help="requests that may wait (128)")
+        command.add_argument("--timeout", type=float, default=None, metavar="S", help="for one prediction (60)")
+
     add("demo", commands.demo, "train, log, deploy and query a small search model, offline", "verta-local demo")
     init = add("init", commands.init, "make a store", "verta-local init /mnt/team/store --shared")
     init.add_argument("path", nargs="?", default=".verta_local", help="the new folder (.verta_local)")
@@ -63,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=0, help="the port (0: a free one)")
     serve.add_argument("--token", default=None, help="what callers must send as Access-Token (a random one)")
     serve.add_argument("--no-token", action="store_true", help="let everybody on this machine call the model")
-    serve.add_argument("--threads", type=int, default=None, help="predictions at a time in each model")
+    add_process_settings(serve)
 
     predict = add(
         "predict",
@@ -80,6 +86,8 @@ def make_parser() -> argparse.ArgumentParser:
     deploy.add_argument("--path", default=None, help="the last part of the URL (the run's id)")
     deploy.add_argument("--token", default=None, help="what callers must send as Access-Token (a random one)")
     deploy.add_argument("--no-token", action="store_true", help="let everybody on this machine call the model")
+    deploy.add_argument("--canary", default=None, metavar="SHARE", help="its share of the requests at --path, as 10%%")
+    add_process_settings(deploy)
     undeploy = add("undeploy", commands.undeploy, "end a run's deployment", "verta-local undeploy RUN")
     undeploy.add_argument("run_name", metavar="RUN")
     add("status", commands.status, "list this user's deployments on this machine", "verta-local status")

@@ -2,7 +2,8 @@
 
 All functions return status dicts: {"status": "not deployed" | "deploying" | "deployed" | "error", "url": str or None,
 "token": str or None, "message": str}, for a deployed model also run_id, run_name, store_id, store, route, pid (of the
-model's process), restarts, created_at (seconds), log (path of what the model prints).
+model's first process), pids, replicas, threads, restarts, restart_reasons, created_at (seconds), log (path of what the
+model prints), canary (None, or run_id, run_name, share, status, message, pids).
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ from verta_local import config
 from verta_local.deployment.supervisor import Admin, StateFile, SupervisorGone, find, find_foreground, is_running, start
 from verta_local.deployment_settings import (
     DEFAULT_PREDICT_TIMEOUT_S,
+    DEFAULT_QUEUE_LIMIT,
+    DEFAULT_REPLICAS,
     DEFAULT_THREADS,
+    check_canary,
     check_predict_timeout_s,
+    check_queue_limit,
+    check_replicas,
     check_threads,
     check_token,
 )
@@ -37,6 +43,9 @@ def deploy(
     wait: bool = False,
     threads: int = DEFAULT_THREADS,
     predict_timeout_s: float = DEFAULT_PREDICT_TIMEOUT_S,
+    replicas: int = DEFAULT_REPLICAS,
+    queue_limit: int = DEFAULT_QUEUE_LIMIT,
+    canary: float | str | None = None,
     _loader: str | None = None,
 ) -> dict[str, Any]:
     """Serves a model spec in the background at .../predict/<run id>, or .../predict/<project id>/<path>.
@@ -44,7 +53,9 @@ def deploy(
     Where another store's run has that URL (run ids derive from names), a part of the store's id comes before the
     run id. What is deployed already stays as it is; a changed model, or another run at the same path, takes over
     without a lost request. `token` None: a random one of 256 bits, or the present one. `wait` returns when the model
-    answers. `threads` requests run at a time; one that takes longer than `predict_timeout_s` fails.
+    answers. `replicas` processes run `threads` requests each at a time; one that takes longer than
+    `predict_timeout_s` fails; more than `queue_limit` that wait are refused. `canary` ("10%", 0.1) gives the run that
+    share of the requests of the run that is deployed at `path`.
 
     Raises:
         DeploymentError: "model deployment is failing;" and the model's own traceback (with `wait`); or the serving
@@ -59,6 +70,9 @@ def deploy(
         "no_token": no_token,
         "threads": check_threads(threads),
         "predict_timeout_s": check_predict_timeout_s(predict_timeout_s),
+        "replicas": check_replicas(replicas),
+        "queue_limit": check_queue_limit(queue_limit),
+        "canary": check_canary(canary),
         "interpreter": _this_interpreter(),
         "loader": _loader,
     }

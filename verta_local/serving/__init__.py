@@ -2,7 +2,7 @@
 
     frames  wire  logfile  guard  metrics                  what travels, how it is read, who may speak
     child                                                   the model's process
-    process > endpoint > table                              a child, a deployed model, all of them
+    process > version > endpoint > table                    a child, a program's replicas, a URL, all of them
     listener, front, admin > supervisor                     HTTP
     background, foreground                                  the two ways to run a supervisor
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from verta_local.deployment_settings import DEFAULT_PREDICT_TIMEOUT_S, DEFAULT_THREADS
+from verta_local.deployment_settings import PROGRAM_SETTINGS
 from verta_local.interpreter import Interpreter
 from verta_local.serving.endpoint import DEPLOYED, STOPPED
 from verta_local.serving.guard import token_matches
@@ -72,10 +72,7 @@ def make_app(supervisor: Supervisor) -> Flask:
 
     @app.get("/metrics")
     def metrics() -> Response:
-        endpoints = table.all()
-        in_flight = {endpoint.route: endpoint.in_flight for endpoint in endpoints}
-        text = supervisor.metrics.text([endpoint.status() for endpoint in endpoints], in_flight)
-        return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(supervisor.metrics.text(table.all()), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get(f"{ADMIN_PREFIX}/instance")
     def instance() -> Response:
@@ -116,13 +113,13 @@ def make_app(supervisor: Supervisor) -> Flask:
 
     @app.delete(f"{ADMIN_PREFIX}/deployments/<run_id>")
     def undeploy(run_id: str) -> tuple[Response, int]:
-        endpoint = table.find(request.args.get("store_id", ""), run_id)
-        if endpoint is None:
+        store_id = request.args.get("store_id", "")
+        if table.find(store_id, run_id) is None:
             return jsonify(status=STOPPED), 404
         if request.args.get("wait") == "1":
-            table.undeploy(endpoint)
+            table.undeploy_run(store_id, run_id)
         else:
-            threading.Thread(target=table.undeploy, args=(endpoint,), name="undeploy").start()
+            threading.Thread(target=table.undeploy_run, args=(store_id, run_id), name="undeploy").start()
         return jsonify(status=STOPPED), 200
 
     return app
@@ -139,9 +136,8 @@ def program_of(order: dict[str, Any]) -> Program:
         )
     except (KeyError, TypeError, ValueError):
         raise BadRequest("an interpreter has an executable, folders and an environment") from None
-    threads = order.get("threads", DEFAULT_THREADS)
-    timeout_s = order.get("predict_timeout_s", DEFAULT_PREDICT_TIMEOUT_S)
+    settings = {name: order[name] for name in PROGRAM_SETTINGS if name in order}
     try:
-        return Program(spec, runs_in, threads, timeout_s, str(order.get("loader") or DEFAULT_LOADER))
+        return Program(spec, runs_in, loader=str(order.get("loader") or DEFAULT_LOADER), **settings)
     except ValueError as error:
         raise BadRequest(str(error)) from None

@@ -1,17 +1,15 @@
-"""One deployed model as the supervisor keeps it: its present child, the one that replaces it, what waits for them.
+"""A route with a model behind it: which version of the model answers a request, and what waits for it.
 
-    start ──> deploying ──ready──> deployed ──child died──> deploying ──ready──> deployed ...
-                  └──failed──> error <──five deaths in a minute──┘
-
-A replacement (another program, or the same one after a hang) loads beside the present child, takes over when it is
-ready, and the old child is drained: no request is lost.
+A replacement (another run, or the same one with other settings) loads beside the present version and takes over when
+all its replicas answer; then the old one answers what it has and ends: no request is lost. One that does not load, or
+a canary that dies again and again, is dropped, and the present version goes on.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,30 +17,29 @@ from typing import Any
 from verta_local.serving import frames
 from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import ChildGone, ChildProcess, PredictTimeout, Program
+from verta_local.serving.version import DEPLOYED, DEPLOYING, ERROR, STOPPED, Version
 from verta_local.tracebacks import without_folders
 
-QUEUE_LIMIT = 128  # requests that wait for a lane, besides those that have one
+__all__ = ["DEPLOYED", "DEPLOYING", "ERROR", "STOPPED", "Answer", "Endpoint"]
+
 LOAD_WAIT_S = 30.0  # how long a request waits for a model that loads, before it is told to come again
-_DEATHS_LIMIT = 5
-_DEATHS_WITHIN_S = 60.0
-_RESTART_DELAYS_S = (0.0, 0.1, 0.5, 2.0)  # after the first, second ... death within that time
 _STOP_DRAIN_S = 10.0
 _OK = 200
-
-DEPLOYING = "deploying"
-DEPLOYED = "deployed"
-ERROR = "error"
-STOPPED = "not deployed"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP status, a JSON body, and after how many seconds to try again (0: no such hint)."""
+    """An HTTP status with a body, or a message; after how many seconds to try again (0: no such hint).
+
+    `meta` are further headers that the model's process asks for, `run_id` is whose model answered ("" for none).
+    """
 
     status: int
     body: bytes = b""
     message: str = ""
     retry_after_s: int = 0
+    meta: bytes = b""
+    run_id: str = ""
 
 
 class Endpoint:
@@ -51,350 +48,385 @@ class Endpoint:
     def __init__(self, route: str, program: Program, token: str | None, log_folder: Path, work_folder: Path) -> None:
         self.route = route
         self.token = token
-        self.program = program
         self.created_at = time.time()
-        self.requests: dict[int, int] = {}
-        self.restarts = 0
-        self.waiting = 0
+        self.restarts: Counter[tuple[str, str]] = Counter()  # (run id, reason) -> how often
         self._log_folder = log_folder
-        self._log = _log_of(program, log_folder)
         self._work_folder = work_folder
-        lock = threading.RLock()
-        self._changed = threading.Condition(lock)  # state, children, what is in flight on a retiring child
-        self._lane_free = threading.Condition(lock)  # wakes one waiting request; with _changed it would wake all
-        self._spawning = False
-        self._state = DEPLOYING
-        self._message = "the model is loading"
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._first_program = program
+        self._current: Version | None = None
+        self._next: Version | None = None  # loads, to take the place of the current one or to be a canary
+        self._canary: Version | None = None
+        self._leaving: list[Version] = []
+        self._canary_share = 0.0
+        self._next_share: float | None = None  # None: it is to take over
+        self._canary_debt = 0.0
+        self._is_stopped = False
+        self._stop_message = ""
         self._generation = 0
         self._settled_generation = 0
         self._failure: dict[str, Any] | None = None
-        self._loaded_program: Program | None = None  # the last one that worked
-        self._active: ChildProcess | None = None
-        self._starting: ChildProcess | None = None
-        self._retiring: set[ChildProcess] = set()
-        self._deaths: deque[float] = deque()
 
     # ---- deploying ----
 
-    def deploy(self, program: Program) -> None:
-        """Starts the program, or puts it in place of the present one; nothing when that very program runs."""
+    def deploy(self, program: Program, canary_share: float | None = None) -> None:
+        """Starts the program, or puts it in place of the present one; nothing when that very program runs.
+
+        `canary_share` (over 0, below 1): it gets that share of the requests beside the present one. Deploying a
+        canary without a share lets it take over; deploying the present program again ends the canary.
+        """
+        dropped: list[Version] = []
         with self._changed:
-            fresh = self._generation == 0 or self._state in (ERROR, STOPPED)
-            if not fresh and program.same_as(self.program):
+            current, canary = self._current, self._canary
+            is_fresh = current is None or self._is_stopped or (current.state == ERROR and self._next is None)
+            if not is_fresh and self._is_underway(program, canary_share):
                 return
-            if program.identity != self.program.identity:
-                self._log = _log_of(program, self._log_folder)
-            self.program = program
             self._generation += 1
             self._failure = None
-            if fresh:
-                self._deaths.clear()
-                self._set_state(DEPLOYING, "the model is loading")
-            outdated, self._starting = self._starting, None
-            if outdated is not None:
-                outdated.retiring = True
-        if outdated is not None:
-            outdated.kill()
-        self._start_child()
+            if self._next is not None:
+                dropped.append(self._next)
+                self._next = None
+            started = None
+            if not is_fresh and canary is not None and program.same_as(canary.program):
+                if canary_share is None:
+                    self._promote(canary)
+                self._canary_share = canary_share or 0.0
+                self._settled_generation = self._generation
+            elif not is_fresh and current is not None and program.same_as(current.program) and canary_share is None:
+                if canary is not None:
+                    self._drop_canary()
+                self._settled_generation = self._generation
+            else:
+                started = self._new_version(program)
+                if is_fresh:
+                    self._is_stopped = False
+                    if canary is not None:
+                        self._drop_canary()
+                    self._current = started
+                else:
+                    self._next, self._next_share = started, canary_share
+            self._notify()
+        for version in dropped:
+            version.kill()
+        if started is not None:
+            started.start()
+
+    def end_canary(self) -> None:
+        """Sends all requests to the present version; the canary answers what it has and ends."""
+        with self._changed:
+            if self._next is not None and self._next_share is not None:
+                self._leave(self._next)
+                self._next = None
+            if self._canary is not None:
+                self._drop_canary()
+            self._notify()
 
     def stop(self, drain_s: float = _STOP_DRAIN_S) -> None:
         """Takes the endpoint down: waiting requests are told so, running ones are answered within `drain_s`."""
-        with self._changed:
-            self._set_state(STOPPED, "the model was undeployed")
-            children = [child for child in (self._active, self._starting) if child is not None]
-            for child in children:
-                child.retiring = True
-            children += list(self._retiring)
-            self._active = self._starting = None
-        for child in children:
-            self._drain(child, drain_s)
+        versions = self._stopped_versions("the model was undeployed")
+        threads = [threading.Thread(target=version.stop, args=(drain_s,), daemon=True) for version in versions]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def kill(self) -> None:
         """Ends all children at once, whatever they are doing."""
-        with self._changed:
-            self._set_state(STOPPED, "the server was stopped")
-            children = [child for child in (self._active, self._starting, *self._retiring) if child is not None]
-            self._active = self._starting = None
-        for child in children:
-            child.retiring = True
-            child.kill()
+        for version in self._stopped_versions("the server was stopped"):
+            version.kill()
 
     # ---- answering ----
 
-    def predict(self, code: int, request_id: str, body: bytes) -> Answer:
+    def predict(self, code: int, request_id: str, body: bytes, meta: bytes = b"") -> Answer:
         """Passes one request to the model and gives its answer, or one that says why there is none."""
         head = request_id.encode("ascii")
-        answer = self._try_once(code, head, body)
+        is_canary = self._canary is not None and self._is_for_canary()
+        answer = self._try_once(is_canary, code, head, body, meta)
         if answer is None:
-            answer = self._try_once(code, head, body)
+            answer = self._try_once(is_canary, code, head, body, meta)
         return answer or Answer(502, message="the model's process ends again and again: its log says more")
 
-    def _try_once(self, code: int, head: bytes, body: bytes) -> Answer | None:
+    def _try_once(self, is_canary: bool, code: int, head: bytes, body: bytes, meta: bytes) -> Answer | None:
         """One child's answer; None when that child was dead before it read anything of the request."""
-        child_or_answer = self._take_lane()
-        if isinstance(child_or_answer, Answer):
-            return child_or_answer
-        child, lane = child_or_answer
+        taken = self._take_lane(is_canary)
+        if isinstance(taken, Answer):
+            return taken
+        version, child, lane = taken
+        run_id = child.program.identity[1]
         try:
-            frame = child.exchange(lane, code, body, head)
+            frame = child.exchange(lane, code, body, head, meta)
         except PredictTimeout:
-            self._on_timeout(child)
+            version.request_timed_out(child)
             limit_s = child.program.predict_timeout_s
-            return Answer(502, message=f"the model did not answer within {limit_s:g} s; its process is being replaced")
+            text = f"the model did not answer within {limit_s:g} s; its process is being replaced"
+            return Answer(502, message=text, run_id=run_id)
         except ChildGone as gone:
-            how = self._on_gone(child)
-            return Answer(502, message=f"the model's process {how}") if gone.was_sent else None
+            how = version.request_gone(child)
+            return Answer(502, message=f"the model's process {how}", run_id=run_id) if gone.was_sent else None
         if frame.code != _OK:
             child.log.mark_answered()  # the traceback that the model left there is this answer's, not its last words
-        with self._changed:
-            child.give_back(lane)
-            if self.waiting:
-                self._lane_free.notify()
-            if child.retiring:
-                self._changed.notify_all()
-        return Answer(frame.code, frame.body)
+        with self._lock:
+            version.give_back(child, lane)
+        return Answer(frame.code, frame.body, meta=frame.meta, run_id=run_id)
 
-    def _take_lane(self) -> tuple[ChildProcess, int] | Answer:
-        with self._changed:
-            child = self._active
-            lane = child.take_lane() if child is not None else None
-            if child is not None and lane is not None:
-                return child, lane
-            if self.waiting >= QUEUE_LIMIT:
+    def _is_for_canary(self) -> bool:
+        """Spreads the canary's share evenly: of ten requests at 10 %, exactly one."""
+        with self._lock:
+            if self._canary is None:
+                return False
+            self._canary_debt += self._canary_share
+            if self._canary_debt < 1.0 - 1e-9:
+                return False
+            self._canary_debt -= 1.0
+            return True
+
+    def _take_lane(self, is_canary: bool) -> tuple[Version, ChildProcess, int] | Answer:
+        with self._lock:
+            version = self._version_for(is_canary)
+            taken = version.take_lane() if version is not None else None
+            if version is not None and taken is not None:
+                return version, *taken
+            if version is not None and version.waiting >= version.program.queue_limit:
                 return Answer(
-                    503, message=f"{self.waiting} requests are waiting for this model: try again", retry_after_s=1
+                    503,
+                    message=f"{version.waiting} requests are waiting for this model: try again",
+                    retry_after_s=1,
+                    run_id=version.program.identity[1],
                 )
-            self.waiting += 1
-            try:
-                return self._wait_for_lane()
-            finally:
-                self.waiting -= 1
+            return self._wait_for_lane(is_canary)
 
-    def _wait_for_lane(self) -> tuple[ChildProcess, int] | Answer:
+    def _wait_for_lane(self, is_canary: bool) -> tuple[Version, ChildProcess, int] | Answer:
         start = time.monotonic()
         while True:
-            if self._state == STOPPED:
-                return Answer(410, message=f"{self._message}: run.deploy() serves it again")
-            if self._state == ERROR:
-                return Answer(502, message=without_folders(self._message))
-            child = self._active
-            lane = child.take_lane() if child is not None else None
-            if child is not None and lane is not None:
-                return child, lane
-            is_loading = child is None or child.is_gone
-            limit_s = LOAD_WAIT_S if is_loading else self.program.predict_timeout_s
+            version = self._version_for(is_canary)
+            if self._is_stopped or version is None:
+                return Answer(410, message=f"{self._stop_message}: run.deploy() serves it again")
+            run_id = version.program.identity[1]
+            if version.state == ERROR and self._next is None:
+                return Answer(502, message=without_folders(version.message), run_id=run_id)
+            taken = version.take_lane()
+            if taken is not None:
+                return version, *taken
+            limit_s = LOAD_WAIT_S if version.is_loading else version.program.predict_timeout_s
             left_s = start + limit_s - time.monotonic()
             if left_s <= 0:
-                why = "the model is still loading" if is_loading else "the model is busy"
-                return Answer(503, message=f"{why}: try again", retry_after_s=2)
-            self._lane_free.wait(left_s)
+                why = "the model is still loading" if version.is_loading else "the model is busy"
+                return Answer(503, message=f"{why}: try again", retry_after_s=2, run_id=run_id)
+            version.waiting += 1
+            try:
+                version.lane_free.wait(left_s)
+            finally:
+                version.waiting -= 1
+
+    def _version_for(self, is_canary: bool) -> Version | None:
+        return self._canary if is_canary and self._canary is not None else self._current
 
     # ---- looking ----
 
+    @property
+    def program(self) -> Program:
+        """What is served, or is to be as soon as it has loaded; not the canary."""
+        with self._lock:
+            if self._next is not None and self._next_share is None:
+                return self._next.program
+            return self._current.program if self._current is not None else self._first_program
+
+    @property
+    def canary_program(self) -> Program | None:
+        """What gets a share of the requests, or is to as soon as it has loaded."""
+        with self._lock:
+            if self._next is not None and self._next_share is not None:
+                return self._next.program
+            return self._canary.program if self._canary is not None else None
+
+    def serves(self, identity: tuple[str, str]) -> bool:
+        """Whether the run is served here, as the canary too."""
+        canary = self.canary_program
+        return self.program.identity == identity or (canary is not None and canary.identity == identity)
+
     def status(self) -> dict[str, Any]:
         """The state as the admin API shows it (to the owner only: token and full traceback are in it)."""
-        with self._changed:
+        with self._lock:
+            program, current = self.program, self._current
+            pids = current.pids if current is not None else []
             return {
-                "status": self._state,
-                "message": self._message,
+                "status": self.state,
+                "message": self._message(),
                 "token": self.token,
                 "route": self.route,
-                "run_id": self.program.spec["run_id"],
-                "run_name": self.program.spec.get("run_name"),
-                "store_id": self.program.spec.get("store_id"),
-                "store": self.program.spec.get("store"),
+                "run_id": program.spec["run_id"],
+                "run_name": program.spec.get("run_name"),
+                "store_id": program.spec.get("store_id"),
+                "store": program.spec.get("store"),
                 "generation": self._generation,
                 "settled_generation": self._settled_generation,
                 "failure": self._failure,
-                "restarts": self.restarts,
+                "restarts": sum(self.restarts.values()),
+                "restart_reasons": _by_reason(self.restarts),
                 "created_at": self.created_at,
-                "pid": self._active.pid if self._active is not None else None,
-                "log": str(self._log.path),
+                "pid": pids[0] if pids else None,
+                "pids": pids,
+                "replicas": program.replicas,
+                "threads": program.threads,
+                "log": str((current.log if current is not None else self._log_of(program)).path),
+                "canary": self._canary_status(),
             }
+
+    def versions(self) -> list[Version]:
+        """Those that answer now: the current one and the canary."""
+        with self._lock:
+            return [version for version in (self._current, self._canary) if version is not None]
+
+    def describes(self) -> dict[str, Any]:
+        """What the model's process said of its model when it was ready; {} before."""
+        with self._lock:
+            return self._current.describes if self._current is not None else {}
 
     def wait_settled(self, generation: int, timeout_s: float) -> None:
         """Waits until that generation is ready or has failed, at most `timeout_s`."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._settled_generation >= generation or self._state in (ERROR, STOPPED), timeout_s
+                lambda: self._settled_generation >= generation or self.state in (ERROR, STOPPED), timeout_s
             )
 
     @property
     def state(self) -> str:
-        return self._state
+        """DEPLOYING, DEPLOYED, ERROR or STOPPED."""
+        with self._lock:
+            if self._is_stopped:
+                return STOPPED
+            if self._current is None:
+                return DEPLOYING
+            if self._current.state == ERROR and self._next is not None:
+                return DEPLOYING
+            return self._current.state
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a lane."""
+        return sum(version.waiting for version in self.versions())
 
     @property
     def in_flight(self) -> int:
         """Requests that wait or run now."""
+        with self._lock:
+            return sum(version.in_flight for version in (*self.versions(), *self._leaving))
+
+    def cut_logs(self) -> None:
+        """Keeps the logs of the running children within their bounds."""
+        for version in self.versions():
+            version.log.cut_if_large()
+
+    # ---- what versions report, with the lock held ----
+
+    def version_settled(self, version: Version) -> None:
+        """A version answers, or did not load."""
+        if version not in (self._current, self._next):
+            return  # it was overtaken by a later deploy
+        self._settled_generation = max(self._settled_generation, version.generation)
+        if version.state == ERROR:
+            self._failure = {"generation": version.generation, "message": version.message}
+            if version is self._next:
+                self._leave(version)
+                self._next = None  # the old one goes on; `failure` tells whoever deployed it
+        elif version is self._next:
+            self._next = None
+            if self._next_share is None:
+                self._promote(version)
+            else:
+                if self._canary is not None:
+                    self._drop_canary()
+                self._canary, self._canary_share, self._canary_debt = version, self._next_share, 0.0
+        self._notify()
+
+    def version_gave_up(self, version: Version) -> None:
+        """A version that served is in the state error."""
+        if version is self._canary:
+            run_id = version.program.identity[1]
+            text = f"the canary of run {run_id} was ended: {version.message}"
+            self._failure = {"generation": version.generation, "message": text}
+            self._drop_canary()
+        self._notify()
+
+    def version_restarted(self, version: Version, reason: str) -> None:
+        """A child of a version is being replaced."""
+        self.restarts[version.program.identity[1], reason] += 1
+
+    # ---- inner steps, with the lock held ----
+
+    def _is_underway(self, program: Program, canary_share: float | None) -> bool:
+        if self._next is not None:
+            return program.same_as(self._next.program) and canary_share == self._next_share
+        if self._current is None or self._canary is not None or canary_share is not None:
+            return False
+        return program.same_as(self._current.program)
+
+    def _new_version(self, program: Program) -> Version:
+        log = self._log_of(program)
+        return Version(program, self._generation, log, self._work_folder, self._lock, self)
+
+    def _promote(self, version: Version) -> None:
+        if version is self._canary:
+            self._canary = None
+        elif self._canary is not None:
+            self._drop_canary()
+        if self._current is not None:
+            self._leave(self._current)
+        self._current = version
+
+    def _drop_canary(self) -> None:
+        if self._canary is not None:
+            self._leave(self._canary)
+        self._canary, self._canary_share = None, 0.0
+
+    def _leave(self, version: Version) -> None:
+        version.retire()
+        self._leaving = [each for each in self._leaving if each.in_flight] + [version]
+
+    def _stopped_versions(self, message: str) -> list[Version]:
         with self._changed:
-            children = [self._active, *self._retiring]
-            return self.waiting + sum(child.in_flight for child in children if child is not None)
+            self._is_stopped, self._stop_message = True, message
+            found = [version for version in (self._current, self._next, self._canary, *self._leaving) if version]
+            self._next = self._canary = None
+            self._leaving = []
+            self._notify()
+        return found
 
-    def cut_log(self) -> None:
-        """Keeps the log of the running child within its bounds."""
-        self._log.cut_if_large()
-
-    # ---- what children report (from their watching threads) ----
-
-    def child_ready(self, child: ChildProcess) -> None:
-        """A child loaded its model: it takes over."""
-        with self._changed:
-            if child is not self._starting:
-                return  # it was overtaken by a later deploy; that one kills it
-            old, self._active, self._starting = self._active, child, None
-            self._loaded_program = child.program
-            self._settled_generation = max(self._settled_generation, child.generation)
-            self._set_state(DEPLOYED, "the model is served")
-            if old is not None:
-                self._retire(old)
-
-    def child_failed(self, child: ChildProcess, message: str, traceback: str) -> None:
-        """A child could not load its model."""
-        with self._changed:
-            if child is self._starting:
-                self._starting = None
-                self._load_failed(child, traceback or message)
-
-    def child_ended(self, child: ChildProcess) -> None:
-        """A child's process is gone, for whatever reason; told twice of the same child is as told once."""
-        how = "" if child.retiring or child.reported_failure else child.ending()
-        with self._changed:
-            self._retiring.discard(child)
-            self._changed.notify_all()
-            if child is self._starting:
-                self._starting = None
-                if child.generation > self._settled_generation:
-                    # It never served: a model that dies while it loads is broken, not unlucky.
-                    self._load_failed(child, f"the model's process {how}\nThis was while the model was loading.")
-                else:
-                    self._died(how)
-            elif child is self._active:
-                self._active = None
-                self._died(how)
-
-    # ---- inner steps; all but the first are called with the lock held ----
-
-    def _start_child(self, delay_s: float = 0.0) -> None:
-        if delay_s:
-            time.sleep(delay_s)
-        with self._changed:
-            if self._spawning or self._starting is not None or self._state in (STOPPED, ERROR):
-                return
-            self._spawning = True
-        while True:  # again, if another deploy came in between
-            with self._changed:
-                program, generation, log = self.program, self._generation, self._log
-            try:
-                child = ChildProcess(program, log, self._work_folder, self)
-            except (OSError, ValueError) as error:  # ValueError: a null character in the environment
-                self._spawn_failed(generation, f"cannot start the model's process: {error}")
-                return
-            child.generation = generation
-            with self._changed:
-                is_wanted = self._state != STOPPED
-                is_current = is_wanted and self._generation == generation
-                if is_current:
-                    self._starting = child
-                if is_current or not is_wanted:
-                    self._spawning = False
-            child.retiring = not is_current
-            child.watch()
-            if is_current:
-                return
-            child.kill()
-            if not is_wanted:
-                return
-
-    def _spawn_failed(self, generation: int, message: str) -> None:
-        with self._changed:
-            self._spawning = False
-            self._settled_generation = max(self._settled_generation, generation)
-            self._failure = {"generation": generation, "message": message}
-            if self._active is None:
-                self._set_state(ERROR, message)
-            self._changed.notify_all()
-
-    def _load_failed(self, child: ChildProcess, text: str) -> None:
-        self._settled_generation = max(self._settled_generation, child.generation)
-        self._failure = {"generation": child.generation, "message": text}
-        if self._active is not None:
-            # The replacement is broken, the old one goes on; `failure` tells whoever deployed it.
-            assert self._loaded_program is not None
-            self.program = self._loaded_program
-            self._log = self._active.log
-            self._set_state(DEPLOYED, "the model is served; the one that was to replace it did not load")
-        else:
-            self._set_state(ERROR, text)
-
-    def _died(self, how: str) -> None:
-        deaths = self._count_death()
-        if deaths >= _DEATHS_LIMIT:
-            often = f"the model's process died {deaths} times within a minute and is not started again"
-            self._set_state(ERROR, f"{often}; the last time it {how}")
-            return
-        self.restarts += 1
-        self._set_state(DEPLOYING, f"the model's process {how}\nIt is being started again.")
-        delay_s = _RESTART_DELAYS_S[deaths - 1]
-        threading.Thread(target=self._start_child, args=(delay_s,), name="restart", daemon=True).start()
-
-    def _count_death(self) -> int:
-        now = time.monotonic()
-        self._deaths.append(now)
-        while self._deaths[0] < now - _DEATHS_WITHIN_S:
-            self._deaths.popleft()
-        return len(self._deaths)
-
-    def _on_gone(self, child: ChildProcess) -> str:
-        """A request found its child dead: says how it ended, when nobody is sent to it any more."""
-        with self._changed:
-            child.in_flight -= 1
-            child.is_gone = True
-            self._changed.notify_all()
-        how = child.ending()
-        if not child.ended.is_set():
-            child.stop(grace_s=0.0)  # it only closed its lane
-        # Before the answer, so that whoever reads it and asks again meets the next child. The watching thread says
-        # the same once more, which changes nothing.
-        self.child_ended(child)
-        return without_folders(how)
-
-    def _on_timeout(self, child: ChildProcess) -> None:
-        with self._changed:
-            child.lose_lane()
-            self._changed.notify_all()
-            if child is not self._active or self._starting is not None or self._spawning:
-                return
-            self.restarts += 1
-            if self._count_death() >= _DEATHS_LIMIT:
-                self._active = None
-                self._retire(child)
-                self._set_state(ERROR, "the model did not answer in time again and again; it is not started again")
-                return
-            # The present child keeps answering on its other lanes until the new one is ready.
-            threading.Thread(target=self._start_child, name="replace-hung", daemon=True).start()
-
-    def _retire(self, child: ChildProcess) -> None:
-        child.retiring = True
-        self._retiring.add(child)
-        limit_s = child.program.predict_timeout_s + 1
-        threading.Thread(target=self._drain, args=(child, limit_s), name="drain", daemon=True).start()
-
-    def _drain(self, child: ChildProcess, limit_s: float) -> None:
-        with self._changed:
-            child.retiring = True
-            self._changed.wait_for(lambda: child.in_flight <= 0 or child.ended.is_set(), limit_s)
-        child.stop(grace_s=0.0 if child.hung or not child.is_ready else 3.0)
-
-    def _set_state(self, state: str, message: str) -> None:
-        if self._state != STOPPED or state == DEPLOYING:
-            self._state = state
-            self._message = message
+    def _notify(self) -> None:
         self._changed.notify_all()
-        self._lane_free.notify_all()
+        for version in (self._current, self._next, self._canary, *self._leaving):
+            if version is not None:
+                version.lane_free.notify_all()
+
+    def _message(self) -> str:
+        if self._is_stopped:
+            return self._stop_message
+        if self._current is None:
+            return "the model is loading"
+        failed = self._failure is not None and self._current.generation != self._generation
+        if self._current.state == DEPLOYED and failed:
+            return "the model is served; the one that was to replace it did not load"
+        return self._current.message
+
+    def _canary_status(self) -> dict[str, Any] | None:
+        version = self._canary or (self._next if self._next_share is not None else None)
+        if version is None:
+            return None
+        share = self._canary_share if version is self._canary else self._next_share
+        spec = version.program.spec
+        shown = {"run_id": spec["run_id"], "run_name": spec.get("run_name"), "share": share}
+        return {**shown, "status": version.state, "message": version.message, "pids": version.pids}
+
+    def _log_of(self, program: Program) -> LogFile:
+        return LogFile(self._log_folder, "-".join(part for part in program.identity if part))
 
 
-def _log_of(program: Program, folder: Path) -> LogFile:
-    return LogFile(folder, "-".join(part for part in program.identity if part))
+def _by_reason(restarts: Counter[tuple[str, str]]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for (_, reason), count in restarts.items():
+        found[reason] += count
+    return dict(found)
 
 
 def gzip_flag(content_encoding: str) -> int | None:

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from verta_local import config
-from verta_local.deployment_settings import DEFAULT_PREDICT_TIMEOUT_S, DEFAULT_THREADS, check_token
+from verta_local.deployment_settings import (
+    DEFAULT_PREDICT_TIMEOUT_S,
+    DEFAULT_QUEUE_LIMIT,
+    DEFAULT_REPLICAS,
+    DEFAULT_THREADS,
+    check_token,
+)
 from verta_local.interpreter import Interpreter
 from verta_local.serving.background import state_of, write_private
 from verta_local.serving.endpoint import DEPLOYED, ERROR, Endpoint
@@ -47,6 +53,8 @@ def serve_foreground(
     on_ready: Callable[[list[ServedModel]], None] | None = None,
     threads: int = DEFAULT_THREADS,
     predict_timeout_s: float = DEFAULT_PREDICT_TIMEOUT_S,
+    replicas: int = DEFAULT_REPLICAS,
+    queue_limit: int = DEFAULT_QUEUE_LIMIT,
     allowed_hosts: tuple[str, ...] = (),
     show_output: bool = True,
     _loader: str = DEFAULT_LOADER,
@@ -54,12 +62,16 @@ def serve_foreground(
     """Serves models (model spec dicts) in this process until SIGINT or SIGTERM; returns the exit code.
 
     `token` None makes a random one for each model, `no_token` leaves it out (on a loopback address only).
-    `on_ready` is called once, from another thread, when every model answers. What the models print goes to stderr
+    `replicas`, `threads`, `predict_timeout_s` and `queue_limit` are of each model. `on_ready` is called once, from another thread, when every model answers. What the models print goes to stderr
     when `show_output`. A setting that cannot be: one sentence on stderr, exit code 1. A model that does not load: its
     traceback on stderr, exit code 1. The first Ctrl-C answers what is in flight, the second ends at once.
     """
     try:
-        programs = [Program(spec, Interpreter.current(), threads, predict_timeout_s, _loader) for spec in specs]
+        interpreter = Interpreter.current()
+        programs = [
+            Program(spec, interpreter, threads, predict_timeout_s, _loader, replicas=replicas, queue_limit=queue_limit)
+            for spec in specs
+        ]
         check_token(token, no_token)
     except (ValueError, RuntimeError) as error:
         return fail(str(error))

@@ -79,7 +79,7 @@ class Front:
             except Exception as error:  # a fault of ours: it must not look like one that a client retries for minutes
                 logging.getLogger(__name__).exception("prediction failed in the server")
                 answer = Answer(502, message=f"the server failed with {type(error).__name__}; its log says more")
-            timed.status = answer.status
+            timed.status, timed.run_id = answer.status, answer.run_id
         return _respond(start_response, answer, request_id)
 
     def _answer(self, environ: dict[str, Any], code: int, route: str, request_id: str) -> Answer:

@@ -10,7 +10,10 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from verta_local.serving.endpoint import Endpoint
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _MAX_ROUTES = 1000  # unknown routes are counted under one name; this bounds routes that come and go
@@ -26,19 +29,22 @@ class _Series:
 class Timed:
     """The measurement of one request; set `status` before leaving the `with`."""
 
-    __slots__ = ("_metrics", "_route", "_start", "status")
+    __slots__ = ("_metrics", "_route", "_start", "run_id", "seconds", "status")
 
     def __init__(self, metrics: Metrics, route: str) -> None:
         self._metrics = metrics
         self._route = route
         self.status = 0
+        self.run_id = ""
+        self.seconds = 0.0
 
     def __enter__(self) -> Timed:
         self._start = time.perf_counter()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._metrics.count(self._route, self.status, time.perf_counter() - self._start)
+        self.seconds = time.perf_counter() - self._start
+        self._metrics.count(self._route, self.run_id, self.status, self.seconds)
 
 
 class Metrics:
@@ -46,64 +52,81 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._series: dict[str, _Series] = {}
+        self._series: dict[tuple[str, str], _Series] = {}  # (route, run id): a canary has the route of another run
 
     def timed(self, route: str) -> Timed:
         """A context that counts one request on the route."""
         return Timed(self, route)
 
-    def count(self, route: str, status: int, seconds: float) -> None:
+    def count(self, route: str, run_id: str, status: int, seconds: float) -> None:
         """Adds one answered request."""
         if status == 404:
             route = ""  # any text can be asked for: it must not become a series of its own
+        key = route, run_id
         with self._lock:
-            series = self._series.get(route)
+            series = self._series.get(key)
             if series is None:
                 if len(self._series) >= _MAX_ROUTES:
                     self._series.pop(next(iter(self._series)))
-                series = self._series[route] = _Series()
+                series = self._series[key] = _Series()
             series.by_status[status] = series.by_status.get(status, 0) + 1
             series.buckets[bisect.bisect_left(_BUCKETS_S, seconds)] += 1
             series.sum_s += seconds
 
-    def text(self, statuses: Iterable[dict[str, Any]], in_flight: dict[str, int]) -> str:
-        """The exposition text; `statuses` are the endpoints' status dicts, `in_flight` route -> requests."""
-        lines = ["# TYPE verta_requests_total counter"]
+    def text(self, endpoints: Iterable[Endpoint]) -> str:
+        """The exposition text, with the present state of the endpoints."""
+        lines = _head("requests_total", "counter", "Requests answered, by route, run and HTTP status.")
         with self._lock:
-            for route, series in self._series.items():
+            for key, series in self._series.items():
                 for status, count in sorted(series.by_status.items()):
-                    lines.append(f'verta_requests_total{{route="{_label(route)}",status="{status}"}} {count}')
-            lines.append("# TYPE verta_request_seconds histogram")
-            for route, series in self._series.items():
-                label = _label(route)
+                    lines.append(f'verta_requests_total{{{_labels(*key)},status="{status}"}} {count}')
+            lines += _head("request_seconds", "histogram", "Time from the whole request to its answer.")
+            for key, series in self._series.items():
+                labels = _labels(*key)
                 total = 0
                 for bound, count in zip((*_BUCKETS_S, "+Inf"), series.buckets, strict=True):
                     total += count
-                    lines.append(f'verta_request_seconds_bucket{{route="{label}",le="{bound}"}} {total}')
-                lines.append(f'verta_request_seconds_sum{{route="{label}"}} {series.sum_s:.6f}')
-                lines.append(f'verta_request_seconds_count{{route="{label}"}} {total}')
-        lines.append("# TYPE verta_in_flight gauge")
-        lines += [f'verta_in_flight{{route="{_label(route)}"}} {count}' for route, count in in_flight.items()]
-        lines.append("# TYPE verta_model_restarts_total counter")
-        found = list(statuses)
-        lines += [f'verta_model_restarts_total{{route="{_label(s["route"])}"}} {s["restarts"]}' for s in found]
-        lines.append("# TYPE verta_model_up gauge")
-        lines += [f'verta_model_up{{route="{_label(s["route"])}"}} {int(s["status"] == "deployed")}' for s in found]
-        lines.append("# TYPE verta_model_resident_bytes gauge")
-        for shown in found:
-            resident = _resident_bytes(shown["pid"])
-            if resident is not None:
-                lines.append(f'verta_model_resident_bytes{{route="{_label(shown["route"])}"}} {resident}')
+                    lines.append(f'verta_request_seconds_bucket{{{labels},le="{bound}"}} {total}')
+                lines.append(f"verta_request_seconds_sum{{{labels}}} {series.sum_s:.6f}")
+                lines.append(f"verta_request_seconds_count{{{labels}}} {total}")
+        found = list(endpoints)
+        lines += _head("in_flight", "gauge", "Requests that wait or run.")
+        lines += [f'verta_in_flight{{route="{_label(each.route)}"}} {each.in_flight}' for each in found]
+        lines += _head("waiting", "gauge", "Requests that wait for a thread of the model.")
+        lines += [f'verta_waiting{{route="{_label(each.route)}"}} {each.waiting}' for each in found]
+        lines += _head("model_restarts_total", "counter", "Processes of a model that were replaced, by reason.")
+        for each in found:
+            for (run_id, reason), count in sorted(dict(each.restarts).items()):
+                labels = f'{_labels(each.route, run_id)},reason="{reason}"'
+                lines.append(f"verta_model_restarts_total{{{labels}}} {count}")
+        shown = [(each.route, version) for each in found for version in each.versions()]
+        lines += _head("model_up", "gauge", "1 where the model answers.")
+        for route, version in shown:
+            lines.append(f"verta_model_up{{{_labels(route, version.run_id)}}} {int(version.state == 'deployed')}")
+        lines += _head("model_replicas", "gauge", "Processes of the model that serve.")
+        for route, version in shown:
+            lines.append(f"verta_model_replicas{{{_labels(route, version.run_id)}}} {len(version.pids)}")
+        lines += _head("model_resident_bytes", "gauge", "Resident memory of the processes of the model.")
+        for route, version in shown:
+            resident = [size for pid in version.pids if (size := _resident_bytes(pid)) is not None]
+            if resident:
+                lines.append(f"verta_model_resident_bytes{{{_labels(route, version.run_id)}}} {sum(resident)}")
         return "\n".join(lines) + "\n"
+
+
+def _head(name: str, kind: str, about: str) -> list[str]:
+    return [f"# HELP verta_{name} {about}", f"# TYPE verta_{name} {kind}"]
+
+
+def _labels(route: str, run_id: str) -> str:
+    return f'route="{_label(route)}",run="{_label(run_id)}"'
 
 
 def _label(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _resident_bytes(pid: int | None) -> int | None:
-    if pid is None:
-        return None
+def _resident_bytes(pid: int) -> int | None:
     try:
         for line in Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines():
             if line.startswith("VmRSS:"):

@@ -20,8 +20,12 @@ from typing import Any, Protocol
 
 from verta_local.deployment_settings import (
     DEFAULT_PREDICT_TIMEOUT_S,
+    DEFAULT_QUEUE_LIMIT,
+    DEFAULT_REPLICAS,
     DEFAULT_THREADS,
     check_predict_timeout_s,
+    check_queue_limit,
+    check_replicas,
     check_threads,
 )
 from verta_local.interpreter import Interpreter
@@ -44,11 +48,15 @@ class Program:
     predict_timeout_s: float = DEFAULT_PREDICT_TIMEOUT_S
     loader: str = DEFAULT_LOADER
     body_limit_bytes: int = BODY_LIMIT_BYTES
+    replicas: int = DEFAULT_REPLICAS
+    queue_limit: int = DEFAULT_QUEUE_LIMIT
 
     def __post_init__(self) -> None:
         """Raises: ValueError for settings that no child could work with."""
         check_threads(self.threads)
         check_predict_timeout_s(self.predict_timeout_s)
+        check_replicas(self.replicas)
+        check_queue_limit(self.queue_limit)
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -57,9 +65,11 @@ class Program:
 
     def same_as(self, other: Program) -> bool:
         """Whether a child of the other would behave the same; the environment variables are not compared."""
-        mine = (self.spec, self.interpreter.executable, self.threads, self.predict_timeout_s, self.loader)
-        theirs = (other.spec, other.interpreter.executable, other.threads, other.predict_timeout_s, other.loader)
-        return mine == theirs
+        return self._compared() == other._compared()
+
+    def _compared(self) -> tuple[object, ...]:
+        settings = (self.threads, self.predict_timeout_s, self.loader, self.replicas, self.queue_limit)
+        return (self.spec, self.interpreter.executable, *settings)
 
 
 class Observer(Protocol):
@@ -131,8 +141,7 @@ class ChildProcess:
 
     def __init__(self, program: Program, log: LogFile, work_folder: Path, observer: Observer) -> None:
         self.program = program
-        self.generation = 0
-        self.batch_predict = False
+        self.about: dict[str, Any] = {}  # what its model is like, once it is ready
         self.is_ready = False
         self.reported_failure = False
         self.retiring = False
@@ -152,10 +161,13 @@ class ChildProcess:
     def pid(self) -> int:
         return self._popen.pid
 
-    def take_lane(self) -> int | None:
-        """The lowest idle lane, or None, also when the process has ended. Call with the owner's lock held."""
-        if not self.idle or self.is_gone or self.ended.is_set():
-            return None
+    @property
+    def can_take(self) -> bool:
+        """Whether a lane is idle, and the process is not known to have ended. Call with the owner's lock held."""
+        return bool(self.idle) and not self.is_gone and not self.ended.is_set()
+
+    def take_lane(self) -> int:
+        """The lowest idle lane, if `can_take`. Call with the owner's lock held."""
         self.in_flight += 1
         return heapq.heappop(self.idle)
 
@@ -169,20 +181,26 @@ class ChildProcess:
         self.in_flight -= 1
         self.hung += 1
 
-    def exchange(self, lane_number: int, code: int, body: bytes, head: bytes) -> frames.Frame:
+    def exchange(self, lane_number: int, code: int, body: bytes, head: bytes, meta: bytes = b"") -> frames.Frame:
         """Sends one request on a taken lane and waits for its answer. Raises: ChildGone, PredictTimeout."""
         was_sent = False
         try:
             with self._lanes[lane_number].using() as (lane, reader):
                 # A small request is one write: when that fails, the child has read nothing of it.
                 was_sent = not frames.is_one_write(body)
-                frames.send_frame(lane, code, body, head)
+                frames.send_frame(lane, code, body, head, meta)
                 was_sent = True
                 return reader.read()
         except TimeoutError:
             raise PredictTimeout from None
         except (EOFError, OSError):
             raise ChildGone(was_sent) from None
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it is known to have ended by a signal."""
+        code = self._popen.returncode
+        return code is not None and code < 0
 
     def ending(self) -> str:
         """How the process ended, as the end of a sentence, with the last lines that it wrote."""
@@ -281,7 +299,7 @@ class ChildProcess:
         except (EOFError, OSError):
             report = None
         if report is not None and report.code == frames.READY:
-            self.batch_predict = bool(json.loads(report.body)["batch_predict"])
+            self.about = dict(json.loads(report.body))
             self.is_ready = True
             self._observer.child_ready(self)
         elif report is not None:

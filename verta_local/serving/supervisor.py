@@ -92,13 +92,21 @@ class Supervisor:
             None if path is None else str(path),
             token,
             bool(order.get("no_token")),
+            order.get("canary"),
         )
 
-    def deploy_program(self, program: Program, path: str | None, token: str | None, no_token: bool) -> Endpoint:
+    def deploy_program(
+        self,
+        program: Program,
+        path: str | None,
+        token: str | None,
+        no_token: bool,
+        canary: float | str | None = None,
+    ) -> Endpoint:
         """Serves a program. Raises: BadRequest, Stopping; ValueError for no token on an address of the network."""
         if no_token and not is_loopback(self.host):
             raise ValueError(f"serving on {self.host} needs a token: everyone on the network could predict")
-        return self.table.deploy(program, path, token, no_token)
+        return self.table.deploy(program, path, token, no_token, canary)
 
     def stop(self) -> None:
         """Asks `run()` to drain and return; asked twice, not to wait. Safe in signal handlers."""
@@ -151,7 +159,7 @@ class Supervisor:
         while not self._ended.wait(_CHORES_EVERY_S):
             for endpoint in self.table.all():
                 try:
-                    endpoint.cut_log()
+                    endpoint.cut_logs()
                 except OSError as error:
                     logging.getLogger(__name__).warning("cannot shorten a log: %s", error)
 

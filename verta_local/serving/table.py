@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from verta_local.deployment_settings import check_token
-from verta_local.serving.endpoint import Endpoint
+from verta_local.deployment_settings import check_canary, check_token
+from verta_local.serving.endpoint import ERROR, STOPPED, Endpoint
 from verta_local.serving.process import Program
 
 _ROUTE = re.compile(r"[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*")
@@ -63,17 +63,26 @@ class EndpointTable:
     def find(self, store_id: str, run_id: str) -> Endpoint | None:
         """The endpoint that serves a run of a store."""
         for endpoint in self.all():
-            if endpoint.program.identity == (store_id, run_id):
+            if endpoint.serves((store_id, run_id)):
                 return endpoint
         return None
 
-    def deploy(self, program: Program, path: str | None, token: str | None, no_token: bool) -> Endpoint:
+    def deploy(
+        self,
+        program: Program,
+        path: str | None,
+        token: str | None,
+        no_token: bool,
+        canary: float | str | None = None,
+    ) -> Endpoint:
         """Serves the program at its route: a new endpoint, or in place of what is there. Does not wait for it.
 
-        `token` None keeps the present token, or makes one of 256 random bits. Raises: BadRequest, Stopping.
+        `token` None keeps the present token, or makes one of 256 random bits. `canary` is the share of requests
+        that the program is to get beside the one that is served at that path. Raises: BadRequest, Stopping.
         """
         try:
             token = check_token(token, no_token)
+            share = check_canary(canary)
         except ValueError as error:
             raise BadRequest(str(error)) from None
         with self._order_lock:
@@ -83,7 +92,9 @@ class EndpointTable:
                     raise Stopping
                 route = self._route_for(program, path, before)
                 endpoint = self._endpoints.get(route)
-                if endpoint is None and before is not None:
+                if share is not None:
+                    self._check_canary_place(program, path, endpoint, before)
+                if endpoint is None and before is not None and before.program.identity == program.identity:
                     # The same model at another address: nothing to start.
                     del self._endpoints[before.route]
                     self._remember_gone(before)
@@ -94,14 +105,40 @@ class EndpointTable:
                     endpoint = Endpoint(route, program, made, self._log_folder, self._work_folder)
                     self._endpoints[route] = endpoint
                 moved = before if before is not None and before is not endpoint else None
+                moved_canary = moved is not None and moved.program.identity != program.identity
                 if token is not None or no_token:
                     endpoint.token = token
                 self._gone.pop(route, None)
-            endpoint.deploy(program)
+            endpoint.deploy(program, share)
         self._on_change()
-        if moved is not None:
+        if moved is not None and moved_canary:
+            moved.end_canary()
+        elif moved is not None:
             self.undeploy(moved)
         return endpoint
+
+    def undeploy_run(self, store_id: str, run_id: str) -> bool:
+        """Takes a run down: its endpoint, or only its part in one where it is the canary. False: it is not served."""
+        endpoint = self.find(store_id, run_id)
+        if endpoint is None:
+            return False
+        if endpoint.program.identity == (store_id, run_id):
+            self.undeploy(endpoint)
+        else:
+            endpoint.end_canary()
+        return True
+
+    def _check_canary_place(
+        self, program: Program, path: str | None, endpoint: Endpoint | None, before: Endpoint | None
+    ) -> None:
+        """Raises: BadRequest where there is nothing that the program could be the canary of."""
+        if path is None or endpoint is None or endpoint.state in (ERROR, STOPPED):
+            raise BadRequest(
+                "a canary gets a share of the requests of another run: "
+                "give the path at which that one is deployed, and deploy it first"
+            )
+        if endpoint.program.identity == program.identity:
+            raise BadRequest(f"run {program.identity[1]} is served at that path already: it cannot be its own canary")
 
     def undeploy(self, endpoint: Endpoint) -> None:
         """Takes an endpoint down; returns when its processes are gone."""

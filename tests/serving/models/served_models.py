@@ -42,6 +42,8 @@ class Name(Model):
 class SlowToLoad(Echo):
     def __init__(self, spec):
         time.sleep(spec.get("seconds", 1.0))
+        if spec.get("broken"):
+            raise RuntimeError("it was broken after all")
         super().__init__(spec)
 
 
@@ -60,6 +62,12 @@ class Sleeps(Model):
     def predict(self, data):
         time.sleep(data)
         return data
+
+
+class PidAfter(Model):
+    def predict(self, data):
+        time.sleep(data)
+        return os.getpid()
 
 
 class Dies(Model):
