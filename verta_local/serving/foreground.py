@@ -62,9 +62,10 @@ def serve_foreground(
     """Serves models (model spec dicts) in this process until SIGINT or SIGTERM; returns the exit code.
 
     `token` None makes a random one for each model, `no_token` leaves it out (on a loopback address only).
-    `replicas`, `threads`, `predict_timeout_s` and `queue_limit` are of each model. `on_ready` is called once, from another thread, when every model answers. What the models print goes to stderr
-    when `show_output`. A setting that cannot be: one sentence on stderr, exit code 1. A model that does not load: its
-    traceback on stderr, exit code 1. The first Ctrl-C answers what is in flight, the second ends at once.
+    `replicas`, `threads`, `predict_timeout_s` and `queue_limit` are of each model. `on_ready` is called once, from
+    another thread, when every model answers. What the models print goes to stderr when `show_output`. A setting that
+    cannot be: one sentence on stderr, exit code 1. A model that does not load: its traceback on stderr, exit code 1.
+    The first Ctrl-C answers what is in flight, the second ends at once.
     """
     try:
         interpreter = Interpreter.current()
