@@ -405,7 +405,7 @@ class Index:
     def find(self, what: query.Query, limit: int | None = None, offset: int = 0) -> list[EntityRow]:
         """The entities of a query, in its order, `limit` of them from `offset`."""
         rows = self._guarded(lambda: self._selection(what).rows(_ENTITY, limit, offset))
-        return [EntityRow(*row) for row in rows]
+        return list(map(EntityRow._make, rows))
 
     def count(self, what: query.Query) -> int:
         """How many entities a query has."""
