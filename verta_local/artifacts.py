@@ -239,7 +239,7 @@ def copy_out(store: Store, artifact: Artifact, target: str) -> str:
     else:
         partial = f"{target}.{os.getpid()}.part"
         try:
-            _copy_writable(source, partial)
+            copy_writable(source, partial)
             os.replace(partial, target)
         finally:
             if os.path.exists(partial):
@@ -254,14 +254,14 @@ def _copy_folder(source: str, target: str) -> None:
         folder = os.path.join(target, os.path.relpath(parent, source))
         os.makedirs(folder, exist_ok=True)
         for name in names:
-            _copy_writable(os.path.join(parent, name), os.path.join(folder, name))
+            copy_writable(os.path.join(parent, name), os.path.join(folder, name))
 
 
 def _refuse(error: OSError) -> None:
     raise error
 
 
-def _copy_writable(source: str, target: str) -> str:
+def copy_writable(source: str, target: str) -> str:
     """Like `shutil.copyfile`, and the copy may be written whatever the mode of the stored file."""
     import shutil  # noqa: PLC0415 - start-up time
 

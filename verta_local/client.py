@@ -10,6 +10,7 @@ from verta_store import Store, open_store
 from verta_store.query import Query
 
 from . import config, creation
+from .client_datasets import ClientDatasets
 from .conflicts import warn_of_lost
 from .creation import Given
 from .experiment import Experiment
@@ -22,7 +23,7 @@ from .runs import ExperimentRuns
 _ADDRESS = re.compile(r"(?i)[a-z]+://.*|[\w.-]+:\d+|localhost|.*\.verta\.ai/?")
 
 
-class Client:
+class Client(ClientDatasets):
     """A store, and the project, experiment and run that are active in it.
 
     Args:

@@ -9,13 +9,14 @@ from verta_store import ids
 from verta_store.errors import StoreWriteError
 from verta_store.records import DEPLOYMENTS
 
+from .entity_datasets import EntityWithDatasets
 from .entity_model import EntityWithModel
 
 if TYPE_CHECKING:
     from .deployment import DeployedModel
 
 
-class RunModel(EntityWithModel):
+class RunModel(EntityWithModel, EntityWithDatasets):
     """The part of `ExperimentRun` that is about serving its model."""
 
     def deploy(

@@ -26,7 +26,7 @@ _ADVICE = "bring the file back from a copy of the store, or log the artifact aga
 
 @dataclass(frozen=True)
 class Problem:
-    """One piece of damage. `affects` names the runs and keys that refer to it, as `run name (id): key`."""
+    """One piece of damage. `affects` names what refers to it, as `run 'name' (id) key 'key'`."""
 
     kind: str  # "missing", "changed", "journal", "claim", "description"
     path: str
@@ -99,10 +99,11 @@ class _References:
     objects: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     sizes: dict[tuple[str, str], int] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
     impossible: list[str] = field(default_factory=list)  # keys whose record names what no store can hold
 
     def drop_dead(self) -> None:
-        """Leaves out what only deleted runs named, and what was overwritten: a collection may have taken it."""
+        """Leaves out what only deleted entities named, and what was overwritten: a collection may have taken it."""
         living = self.roots.living(ids.now_ms())
         for reference in [reference for reference in self.sizes if reference[1] not in living]:
             del self.sizes[reference]
@@ -112,7 +113,8 @@ class _References:
         found = []
         for reference in sorted(self.objects.get((kind, digest), ())):
             entity, _, key = reference.partition(":")
-            found.append(f"run {self.names.get(entity, '?')!r} ({entity}) key {key!r}")
+            kind = self.kinds.get(entity, "run").replace("_", " ")
+            found.append(f"{kind} {self.names.get(entity, '?')!r} ({entity}) key {key!r}")
         return tuple(found)
 
 
@@ -179,6 +181,7 @@ def _collect(record: dict[str, Any], references: _References) -> None:
     kind = record["k"]
     if kind == records.ENTITY:
         references.names.setdefault(record["e"], record["name"])
+        references.kinds.setdefault(record["e"], str(record.get("type", "run")))
     elif kind == records.PUT:
         for section, entries in ((record["s"], record["v"]), *record.get("and", {}).items()):
             if section == records.FIELDS and "name" in entries:

@@ -381,8 +381,10 @@ class Store:
         for key in keys:
             if key in known:
                 name = {"hyperparameters": "hyperparameter", "metrics": "metric"}.get(section, section.rstrip("s"))
+                row = self._index.entity(entity)
+                noun = row.kind.replace("_", " ") if row else "run"
                 raise KeyTaken(
-                    f"{name} {key!r} already exists in run {entity}; consider setting overwrite=True", key=key
+                    f"{name} {key!r} already exists in {noun} {entity}; consider setting overwrite=True", key=key
                 )
 
     def drop(self, entity: str, section: str, keys: Sequence[str]) -> None:
