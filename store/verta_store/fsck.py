@@ -19,6 +19,9 @@ from .roots import Roots
 from .store import Store, read_description
 from .trash import Part
 
+# What a repair has put aside; never read again but by people, and by `gc`, which takes nothing that it names.
+QUARANTINE = "quarantine"
+
 _CLAIM_ADVICE = "the name stays taken, and nothing else depends on it; bring the file back from a copy of the store"
 _JOURNAL_ADVICE = "bring the file back from a copy of the store"
 _ADVICE = "bring the file back from a copy of the store, or log the artifact again with overwrite=True"
@@ -262,9 +265,9 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
 
     known = {(problem.path) for problem in report.problems}
     work: list[tuple[str, str, str, str]] = []  # path, digest of the bytes, kind and digest of the object
-    for digest, path in _objects_in(os.path.join(store.root, "objects")):
+    for digest, path in objects_in(os.path.join(store.root, "objects")):
         work.append((path, digest, "blob", digest))
-    for digest, path in _objects_in(os.path.join(store.root, "trees")):
+    for digest, path in objects_in(os.path.join(store.root, "trees")):
         if path.endswith(".manifest"):
             continue
         try:
@@ -279,7 +282,7 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
         for entry in entries:
             if not entry.is_folder:
                 work.append((os.path.join(path, *entry.path.split("/")), entry.digest, "tree", digest))
-    for digest, path in _names_in(os.path.join(store.root, "names")):
+    for digest, path in names_in(os.path.join(store.root, "names")):
         work.append((path, digest, "name", digest))
     for digest, path in _unpacked_in(os.path.join(store.root, "names")):
         what = check_unpacked(path)
@@ -363,7 +366,7 @@ def _in_trash(store: Store, report: Report, references: _References) -> Iterator
         report.notes.append(f"{count} referenced objects are in the trash; they come back when they are read")
 
 
-def _objects_in(top: str) -> Iterator[tuple[str, str]]:
+def objects_in(top: str) -> Iterator[tuple[str, str]]:
     """(digest, path) of everything below `objects/` or `trees/` that is named like an object."""
     base = os.path.join(top, digests.ALGORITHM)
     for shard in sorted(_list(base)):
@@ -373,9 +376,9 @@ def _objects_in(top: str) -> Iterator[tuple[str, str]]:
                 yield f"{digests.ALGORITHM}:{shard}{rest}", os.path.join(base, shard, name)
 
 
-def _names_in(top: str) -> Iterator[tuple[str, str]]:
+def names_in(top: str) -> Iterator[tuple[str, str]]:
     """(digest, path) of single files under their users' names."""
-    for digest, folder in _objects_in(top):
+    for digest, folder in objects_in(top):
         for name in sorted(_list(folder)):
             path = os.path.join(folder, name)
             if os.path.isfile(path) and not name.endswith(".dir.manifest"):
@@ -384,7 +387,7 @@ def _names_in(top: str) -> Iterator[tuple[str, str]]:
 
 def _unpacked_in(top: str) -> Iterator[tuple[str, str]]:
     """(digest of the archive, folder) of unpacked archives."""
-    for digest, folder in _objects_in(top):
+    for digest, folder in objects_in(top):
         for name in sorted(_list(folder)):
             path = os.path.join(folder, name)
             if name.endswith(".dir") and os.path.isdir(path):
@@ -402,3 +405,6 @@ def _note_garbage(report: Report, root: str) -> None:
     leftovers = _list(os.path.join(root, "tmp"))
     if leftovers:
         report.notes.append(f"{len(leftovers)} temporary folders of running or dead writers in {root}/tmp")
+    aside = _list(os.path.join(root, QUARANTINE))
+    if aside:
+        report.notes.append(f"what {len(aside)} repairs have put aside is in {root}/{QUARANTINE}; delete it by hand")

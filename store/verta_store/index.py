@@ -150,6 +150,17 @@ class Index:
             self._connection = None
             self._positions = {}
 
+    def delete(self) -> None:
+        """Deletes the database; the next look reads all journals again. What it knows to be lost is kept in mind."""
+        with self.lock:
+            try:
+                self._lost.update(self.lost_journals())
+            except OSError:
+                pass  # a journal that cannot be read keeps the index from knowing
+            self.close()
+            if self._path != ":memory:":
+                self._delete()
+
     def forget_after_fork(self) -> None:
         """In the child of a fork: SQLite must not be used across it, not even to close."""
         self.lock = threading.RLock()

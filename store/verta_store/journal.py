@@ -24,6 +24,7 @@ from .listing import OPEN_SUFFIX, SEALED_SUFFIX, list_journals
 
 # `{"c":"` + 8 hexadecimal digits + `",`: the check value stands in front, at a fixed place.
 _HEAD_BYTES = 16
+_STEM = re.compile(r"[a-z0-9-]{1,60}/[a-z0-9-]{1,60}")
 _CHECKS = re.compile(rb'\{"c":"([0-9a-f]{8})",')
 
 # The promise: a record that was acknowledged survives a power cut at most this much later.
@@ -439,6 +440,11 @@ def _record_of(line: bytes) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not isinstance(kind := record.get("k"), str):
         return None
     return record if kind in (records.JOURNAL, records.SEAL) or records.is_sound(record) else None
+
+
+def is_stem(text: object) -> bool:
+    """Whether this may be a journal's name, `<host id>/<utc>-<pid>-<random>`: what a header says becomes a path."""
+    return isinstance(text, str) and _STEM.fullmatch(text) is not None
 
 
 def _check_footer(data: bytes, part: JournalPart, path: str) -> None:

@@ -165,6 +165,10 @@ class Store:
         """The folder that an archive was unpacked to, once. Raises MissingObject, BadContent."""
         return self._materializer.unpacked_path_of(digest, name)
 
+    def new_temporary_name(self) -> str:
+        """A path in this process's folder in `tmp/` that nothing else uses. Raises StoreWriteError."""
+        return self._temporary.new_name()
+
     def read_verified(self, digest: str) -> bytes:
         """A whole blob in memory, its hash checked on these bytes. Raises MissingObject, CorruptObject."""
         return self._objects.read_verified(digest)
@@ -594,6 +598,16 @@ class Store:
         """Where the index of this host and user is, and how much it holds, once it is up to date."""
         self.refresh()
         return self._index.state()
+
+    def forget_derived(self) -> None:
+        """Deletes this user's index and memories of this store; they are made anew at the next use."""
+        self._index.delete()
+        self._verified.delete()
+        self._sources.delete()
+        with self._lock:
+            self._known.clear()
+            self._epochs.clear()
+            self._created.clear()
 
     def lost_journals(self) -> list[str]:
         """Stems of journals that this user has read on this host and that are gone from the store."""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from . import drive, files, ids, leases
 from .errors import CollectionRefused
 
-# Between making the file and signing it lie milliseconds: one that is empty for longer is that of a collection which was
-# killed just then, or met a full disk.
+# Between making the file and signing it lie milliseconds: one that is empty for longer is that of a collection which
+# was killed just then, or met a full disk.
 _UNSIGNED_NS = 60 * 10**9
 
 

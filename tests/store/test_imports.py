@@ -21,7 +21,8 @@ ENGINE = [
     {"tree"},
     {"materialize"},
     {"store", "__init__"},
-    {"fsck", "gc", "sync"},
+    {"fsck"},
+    {"gc", "repair", "sync"},
 ]  # fmt: skip
 CLIENT = [
     {"errors", "_version"},

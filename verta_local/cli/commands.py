@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from ..run import ExperimentRun
 
 
-def _store(options: argparse.Namespace) -> Store:
+def open_chosen_store(options: argparse.Namespace) -> Store:
+    """The store that the options choose, with what is to be told of it said on standard error."""
     path, _ = config.choose_store(options.store)
     store = open_store(path, config.cache_dir(), durability=config.choose_durability())
     for note in store.notes:
@@ -58,7 +59,7 @@ def _row(store: Store, word: str) -> EntityRow:
 def _run(options: argparse.Namespace) -> ExperimentRun:
     from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
 
-    store = _store(options)
+    store = open_chosen_store(options)
     return ExperimentRun(store, _row(store, options.run_name))
 
 
@@ -95,7 +96,7 @@ def serve(options: argparse.Namespace) -> int:
     from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
     from ..serving import ServedModel, serve_foreground  # noqa: PLC0415 - start-up time
 
-    store = _store(options)
+    store = open_chosen_store(options)
     specs = [ExperimentRun(store, _row(store, word)).model_spec(for_deployment=True) for word in options.runs]
 
     def announce(models: list[ServedModel]) -> None:
@@ -192,7 +193,7 @@ def _state_word(deployment: dict[str, Any]) -> str:
 
 def ls(options: argparse.Namespace) -> int:
     """`verta-local ls`"""
-    store = _store(options)
+    store = open_chosen_store(options)
     sort: SortKey | None = parse_sort_key(options.sort, is_descending=True) if options.sort else None
     query = Query("run", sort=sort).where(*options.where)
     rows = store.find(query, options.n or None)
@@ -236,7 +237,7 @@ def ls(options: argparse.Namespace) -> int:
 def show(options: argparse.Namespace) -> int:
     """`verta-local show RUN`"""
     run = _run(options)
-    store = _store(options)
+    store = open_chosen_store(options)
     experiment = store.entity(run._parent or "")
     project = store.entity(experiment.parent or "")
     sections = {name: store.values(run.id, name) for name in (HYPERPARAMETERS, METRICS, ATTRIBUTES, ARTIFACTS)}
@@ -296,33 +297,11 @@ def _print_artifacts(records: dict[str, Any]) -> None:
     print_table(("  KEY", "KIND", "SIZE", "NAME", "DIGEST"), rows)
 
 
-def verify(options: argparse.Namespace) -> int:
-    """`verta-local verify [--deep]`: exit code 0 for a sound store, 1 for a damaged one."""
-    from dataclasses import asdict  # noqa: PLC0415
-
-    from verta_store.fsck import verify as verify_store  # noqa: PLC0415 - start-up time
-
-    report = verify_store(_store(options), deep=options.deep)
-    if options.json:
-        print_json({**asdict(report), "is_clean": report.is_clean})
-        return 0 if report.is_clean else 1
-    for problem in report.problems:
-        print(plain(str(problem)))
-    for note in report.notes:
-        print(f"note: {plain(note)}")
-    read = f"{report.journal_count} journals, {report.record_count:,} records, {report.blob_count} blobs"
-    read += f", {report.tree_count} folders with {report.file_count:,} files"
-    depth = f"every byte ({show_size(report.bytes_read)})" if options.deep else "sizes; --deep reads every byte"
-    result = "sound" if report.is_clean else f"{len(report.problems)} PROBLEMS"
-    print(f"{result}: {read}; checked {depth}")
-    return 0 if report.is_clean else 1
-
-
 def query(options: argparse.Namespace) -> int:
     """`verta-local query SQL`"""
     from sqlite_utils import Database  # noqa: PLC0415 - start-up time
 
-    store = _store(options)
+    store = open_chosen_store(options)
     store.refresh()
     database = Database(store.reading_connection())
     try:

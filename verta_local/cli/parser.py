@@ -115,8 +115,13 @@ def make_parser() -> argparse.ArgumentParser:
     artifacts.add_argument("key", nargs="?", help="the artifact to copy out")
     artifacts.add_argument("target", nargs="?", default=".", help="the folder to copy it into, or the new path (.)")
 
-    verify = add("verify", commands.verify, "look for damage in the store; change nothing", "verta-local verify --deep")
+    verify = add("verify", maintenance.verify, "look for damage in the store", "verta-local verify --deep")
     verify.add_argument("--deep", action="store_true", help="hash every stored byte again")
+    verify.add_argument(
+        "--repair",
+        action="store_true",
+        help="put what is damaged aside, restore what the store holds twice, make the index anew; nothing is deleted",
+    )
     verify.add_argument("--json", action="store_true", help="for programs")
 
     gc = add(
