@@ -60,7 +60,7 @@ class JournalWriter:
         self._is_gone = False
         self._wake: threading.Event | None = None
         self.stem = ""  # `<host id>/<utc>-<pid>-<random>`, '' before the first record
-        self.stems: list[str] = []  # of all journals that this process has opened here
+        self.stems: dict[str, None] = {}  # of all journals that this process has opened here, the oldest first
 
     def append(self, kind: str, entity: str, fields: Mapping[str, Any]) -> int:
         """Writes one record with one `write(2)`; it is in the kernel when this returns. Returns its time.
@@ -144,7 +144,7 @@ class JournalWriter:
         self._wake = None
         self._abandon()
         self._is_sealing = False
-        self.stems = []
+        self.stems.clear()
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -187,7 +187,7 @@ class JournalWriter:
             self._descriptor = os.open(path, flags, mode)
             drive.set_mode(self._descriptor, mode)
         self.stem = f"{host}/{name}"
-        self.stems.append(self.stem)
+        self.stems[self.stem] = None
         self._check = 0
         self._size_bytes = 0
         self._synced_bytes = 0
