@@ -82,15 +82,19 @@ def test_a_killed_parent_takes_its_models_along_and_they_come_back_from_a_new_on
     assert _parent_of(endpoint.status()["pid"]) not in (parent, os.getpid())
 
 
-def test_a_warm_deployment_answers_at_once(server: Any) -> None:
-    server.deploy("Echo", run_id="warms-up")
-    seconds = []
-    for number in range(5):
-        start = time.perf_counter()
-        server.deploy("Echo", run_id=f"run-{number}")
-        assert server.predict(number, run_id=f"run-{number}").json == number
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.06  # measured: 0.01; a fresh interpreter takes 0.15
+def test_a_warm_deployment_takes_a_fraction_of_a_fresh_interpreter(make_server: Callable[..., Any]) -> None:
+    best_s = {}
+    for may_fork in (True, False):
+        server = make_server(may_fork=may_fork)
+        server.deploy("Echo", run_id="warms-up")
+        seconds = []
+        for number in range(8):
+            start = time.perf_counter()
+            server.deploy("Echo", run_id=f"run-{number}")
+            assert server.predict(number, run_id=f"run-{number}").json == number
+            seconds.append(time.perf_counter() - start)
+        best_s[may_fork] = min(seconds)
+    assert best_s[True] < 0.5 * best_s[False]  # measured on a quiet machine: 0.01 s of 0.15 s
 
 
 @pytest.mark.parametrize("how", ["exit", "kill", "segfault"])

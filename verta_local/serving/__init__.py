@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ServedModel", "serve_foreground"]
+__all__ = ["ModelToServe", "ServedModel", "serve_foreground"]
 
 
 def __getattr__(name: str) -> Any:
