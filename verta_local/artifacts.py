@@ -193,7 +193,7 @@ def read_artifact(store: Store, artifact: Artifact, unpickle: Callable[[Store, s
         return artifact.name
     if artifact.kind == "tree":
         store.check("tree", artifact.digest)
-        return _zip_of(store.path_of("tree", artifact.digest, artifact.name))
+        return zip_of(store.path_of("tree", artifact.digest, artifact.name))
     if artifact.method:
         return unpickle(store, artifact.digest)
     if artifact.name.lower().endswith((".pkl", ".pickle")):
@@ -204,7 +204,8 @@ def read_artifact(store: Store, artifact: Artifact, unpickle: Callable[[Store, s
     return io.BytesIO(store.read_verified(artifact.digest))
 
 
-def _zip_of(folder: str) -> io.BytesIO:
+def zip_of(folder: str) -> io.BytesIO:
+    """The files and folders of a folder, as a zip in memory."""
     import zipfile  # noqa: PLC0415 - start-up time
 
     stream = io.BytesIO()

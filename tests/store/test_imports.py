@@ -34,7 +34,7 @@ CLIENT = [
     {"creation", "entity_attributes", "entity_artifacts", "entity_environment", "entity_model", "entity_tags"},
     {"dataset"},
     {"entity_datasets"},
-    {"run", "run_model"},
+    {"registry", "run", "run_model"},
     {"runs"},
     {"experiment"},
     {"project"},
