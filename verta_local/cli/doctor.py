@@ -30,7 +30,7 @@ def doctor(options: argparse.Namespace) -> int:
     lacking = [finding for finding in findings if finding.found == "NO"]
     about = dict(_about(folder, store, file_system))
     if options.json:
-        print_json({**about, "findings": [vars(finding) for finding in findings], "is_usable": not lacking})
+        print_json({**about, "findings": [finding._asdict() for finding in findings], "is_usable": not lacking})
         return 1 if lacking else 0
     for name, text in about.items():
         print(f"{name.ljust(12)} {plain(str(text))}")
