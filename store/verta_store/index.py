@@ -9,7 +9,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from . import authors, drive, ids, ingest, journal, query, series
@@ -82,13 +82,6 @@ class EntityRow(NamedTuple):
     updated_ms: int
 
 
-class News(NamedTuple):
-    """What a refresh brought."""
-
-    record_count: int
-    is_of_others: bool  # whether any of it was logged by another writer, or may have been
-
-
 class IndexState(NamedTuple):
     """What an index holds. `path` is ':memory:' where no file is safe or possible."""
 
@@ -99,21 +92,17 @@ class IndexState(NamedTuple):
 
 
 class Index:
-    """The index of one store. Every method may be called from any thread.
+    """The index of one store. Every method may be called from any thread."""
 
-    `own` holds the stems of the journals that this process writes, as they come to be.
-    """
-
-    def __init__(self, root: str, store_id: str, path: str, own: Container[str] = ()) -> None:
+    def __init__(self, root: str, store_id: str, path: str) -> None:
         self._root = root
-        self._own = own
-        self._news = News(0, is_of_others=False)  # that nobody was told of yet
         self._store_id = store_id
         self._path = path
         self.lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._positions: dict[str, tuple[int, journal.Position]] = {}
+        self._loaded_number = 0  # of the last row of `journals` that was loaded
         self._listing = Listing(root)
         self._compared: dict[str, str] | None = None  # the journals with which `_positions` were compared last
         self._unsealed: list[tuple[str, str]] = []  # of these the stems and suffixes that may have something new
@@ -123,20 +112,12 @@ class Index:
         self.newest_time = 0
         self._lost: set[str] = set()  # journals that were read and are gone, until they are noted in the next index
 
-    def refresh(self, *, only_others: bool = False) -> News:
-        """Takes in what journals hold beyond the last refresh; with `only_others` not those of this process.
+    def refresh(self) -> int:
+        """Takes in what journals hold beyond the last refresh.
 
-        Records that another process took in meanwhile are news too, but not counted.
+        Returns how many records were new: read now, or (then only "some") taken in by another process meanwhile.
         """
-        with self.lock:
-            self._guarded(lambda: self._refresh(only_others=only_others))
-            news, self._news = self._news, News(0, is_of_others=False)
-            return news
-
-    def is_alone(self) -> bool:
-        """Whether there is no journal but those of this process: then it knows all that the store holds."""
-        with self.lock:
-            return all(stem in self._own for stem in self._listing.journals())
+        return int(self._guarded(self._refresh))
 
     def run(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Rows of one SELECT over the tables above."""
@@ -169,17 +150,7 @@ class Index:
                 self._connection.close()
             self._connection = None
             self._positions = {}
-
-    def delete(self) -> None:
-        """Deletes the database; the next look reads all journals again. What it knows to be lost is kept in mind."""
-        with self.lock:
-            try:
-                self._lost.update(self.lost_journals())
-            except OSError:
-                pass  # a journal that cannot be read keeps the index from knowing
-            self.close()
-            if self._path != ":memory:":
-                self._delete()
+            self._loaded_number = 0
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: SQLite must not be used across it, not even to close."""
@@ -188,6 +159,7 @@ class Index:
             _LEFT_BEHIND.append(self._connection)
         self._connection = None
         self._positions = {}
+        self._loaded_number = 0
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -242,6 +214,7 @@ class Index:
         self._connection, self._pid = connection, os.getpid()
         self._key_numbers = {}
         self._positions = {}
+        self._loaded_number = 0
         self._data_version = -1
         return connection
 
@@ -265,28 +238,25 @@ class Index:
 
     # -- catching up -----------------------------------------------------------------------------------------------
 
-    def _refresh(self, *, only_others: bool = False) -> None:
-        self._take_in_all(only_others)
+    def _refresh(self) -> int:
+        new_records = self._take_in_all()
         # Where another process was a step ahead with a journal, what stands behind it was not taken in: a record of
         # our own, it may be, and who logs a value finds it at the next look.
         while self._data_version == -1:
-            self._take_in_all(only_others)
+            new_records += self._take_in_all()
+        return new_records
 
-    def _note(self, record_count: int, *, is_of_others: bool) -> None:
-        self._news = News(self._news.record_count + record_count, self._news.is_of_others or is_of_others)
-
-    def _take_in_all(self, only_others: bool) -> None:
+    def _take_in_all(self) -> int:
         connection = self._open()
-        self._load_positions(connection)
-        self._release_quarantine(connection)
+        has_news = self._load_positions(connection)
+        has_news |= self._release_quarantine(connection)
         listing = self._listing.journals()
         if listing is not self._compared:
             listing = self._compare(connection, listing)
+        new_records = 0
         batch: list[tuple[str, journal.JournalPart]] = []
         waiting = 0
         for stem, suffix in self._unsealed:
-            if only_others and stem in self._own:
-                continue
             _, start = self._positions.get(stem, _UNREAD)
             part = self._read(stem, suffix, start)
             if part is None or part.position == start:
@@ -294,10 +264,11 @@ class Index:
             batch.append((stem, part))
             waiting += len(part.lines)
             if waiting >= _BATCH_RECORDS:
-                self._take_in(connection, batch)
+                new_records += self._take_in(connection, batch)
                 batch, waiting = [], 0
         if batch:
-            self._take_in(connection, batch)
+            new_records += self._take_in(connection, batch)
+        return new_records or int(has_news)
 
     def _compare(self, connection: sqlite3.Connection, listing: dict[str, str]) -> dict[str, str]:
         """Finds out which journals may hold something new, and whether any is gone."""
@@ -340,31 +311,30 @@ class Index:
             return None  # damage, of which `verify` tells
         return None if found is None else found[1]
 
-    def _load_positions(self, connection: sqlite3.Connection) -> None:
-        """Looks how far the journals are read: another process may have changed the index meanwhile."""
+    def _load_positions(self, connection: sqlite3.Connection) -> bool:
+        """Looks how far the journals are read. Returns whether another process has changed the index meanwhile."""
         version = connection.execute("PRAGMA data_version").fetchone()[0]
         if version == self._data_version:
-            return
+            return False
         # Rows are added and never taken out, and that of a sealed journal never changes.
-        newest = max((number for number, _ in self._positions.values()), default=0)
+        # (Up to where they were loaded, which is not the newest number known: this process may have added a row behind
+        # one of another process that it has not seen yet.)
         changing = [number for number, position in self._positions.values() if not position.is_sealed]
-        for condition, parameters in (("id > ?", [newest]), *_any_of("id", changing)):
+        for condition, parameters in (("id > ?", [self._loaded_number]), *_any_of("id", changing)):
             for number, stem, offset, check, count, sealed in connection.execute(
                 "SELECT id, stem, offset, check_value, record_count, is_sealed FROM journals WHERE " + condition,
                 parameters,
             ):
-                position = journal.Position(offset, check, count, bool(sealed))
-                if stem not in self._own and self._positions.get(stem, _UNREAD)[1] != position:
-                    self._note(0, is_of_others=True)
-                self._positions[stem] = number, position
-        waits_until, self._waits_until = self._waits_until, _next_waiting(connection)
-        # What it has released from quarantine, or put there, counts as well.
-        self._note(0, is_of_others=waits_until not in (0, self._waits_until))
+                self._positions[stem] = number, journal.Position(offset, check, count, bool(sealed))
+                self._loaded_number = max(self._loaded_number, number)
         self._data_version = version
         self._compared = None
+        self._waits_until = _next_waiting(connection)
         self.newest_time = max(self.newest_time, *connection.execute("SELECT time FROM newest").fetchone())
+        return True
 
-    def _take_in(self, connection: sqlite3.Connection, parts: Iterable[tuple[str, journal.JournalPart]]) -> None:
+    def _take_in(self, connection: sqlite3.Connection, parts: Iterable[tuple[str, journal.JournalPart]]) -> int:
+        taken = 0
         # What is noted of the positions is true again when all is done: an exception may come at any moment.
         version, self._data_version = self._data_version, -1
         with _transaction(connection):
@@ -387,7 +357,7 @@ class Index:
                     position = position._replace(is_sealed=True)
                 else:
                     batch.add(number, part.lines)
-                    self._note(len(part.lines), is_of_others=stem not in self._own)
+                    taken += len(part.lines)
                 connection.execute(
                     "UPDATE journals SET offset = ?, check_value = ?, record_count = ?, is_sealed = ? WHERE id = ?",
                     (position.offset, position.check, position.record_count, position.is_sealed, number),
@@ -400,12 +370,13 @@ class Index:
         self._waits_until = min(self._waits_until, batch.next_waiting)
         if not is_behind:
             self._data_version = version
+        return taken
 
-    def _release_quarantine(self, connection: sqlite3.Connection) -> None:
-        """Takes in records from the future once their time is no longer more than a day ahead."""
+    def _release_quarantine(self, connection: sqlite3.Connection) -> bool:
+        """Takes in records from the future once their time is no longer more than a day ahead: whether there were."""
         limit = (ids.now_ms() + ids.FUTURE_LIMIT_MS) << ids.CLOCK_BITS
         if self._waits_until > limit:
-            return
+            return False
         with _transaction(connection):
             batch = ingest.Batch(connection)
             rows = connection.execute("SELECT journal, line FROM quarantine WHERE time <= ?", (limit,)).fetchall()
@@ -415,7 +386,7 @@ class Index:
             self.newest_time = max(self.newest_time, batch.apply())
             connection.execute("UPDATE newest SET time = max(time, ?)", (self.newest_time,))
         self._waits_until = _next_waiting(connection)
-        self._note(len(rows), is_of_others=True)
+        return True
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -440,7 +411,7 @@ class Index:
     def find(self, what: query.Query, limit: int | None = None, offset: int = 0) -> list[EntityRow]:
         """The entities of a query, in its order, `limit` of them from `offset`."""
         rows = self._guarded(lambda: self._selection(what).rows(_ENTITY, limit, offset))
-        return list(map(EntityRow._make, rows))
+        return [EntityRow(*row) for row in rows]
 
     def count(self, what: query.Query) -> int:
         """How many entities a query has."""
@@ -473,11 +444,11 @@ class Index:
         return dict(rows)
 
     def values(self, entity_id: str, section: str) -> dict[str, Any]:
-        """Key -> value of one section of an entity, in the order of logging."""
+        """Key -> value of one section of an entity, in the order of logging; nothing of a deleted one."""
         return self._decoded(
             "SELECT k.key, v.num, v.text, v.json"
             " FROM vals v JOIN keys k ON k.id = v.key JOIN entities e ON e.num = v.entity"
-            " WHERE e.id = ? AND k.section = ? ORDER BY v.time, v.key",
+            " WHERE e.id = ? AND k.section = ? AND e.deleted IS NULL ORDER BY v.time, v.key",
             (entity_id, section),
             lambda rows: {row[0]: value_of(*row[1:]) for row in rows},
         )
@@ -502,7 +473,7 @@ class Index:
         return self._decoded(
             "SELECT p.kind, p.point_count, p.data, p.writer FROM points p JOIN keys k ON k.id = p.key"
             " JOIN entities e ON e.num = p.entity JOIN journals j ON j.id = p.writer"
-            " WHERE e.id = ? AND k.section = ? AND k.key = ? ORDER BY j.stem, p.chunk",
+            " WHERE e.id = ? AND k.section = ? AND k.key = ? AND e.deleted IS NULL ORDER BY j.stem, p.chunk",
             (entity_id, ingest.OBSERVATIONS, key),
             # Of one time, the order is that of the journals' names.
             lambda rows: series.join(
@@ -514,7 +485,7 @@ class Index:
         """The keys that have observations."""
         rows = self.run(
             "SELECT DISTINCT k.key FROM points p JOIN keys k ON k.id = p.key JOIN entities e ON e.num = p.entity"
-            " WHERE e.id = ? AND k.section = ? ORDER BY k.id",
+            " WHERE e.id = ? AND k.section = ? AND e.deleted IS NULL ORDER BY k.id",
             (entity_id, ingest.OBSERVATIONS),
         )
         return [key for (key,) in rows]
@@ -523,7 +494,7 @@ class Index:
         """The tags of an entity, in the order of logging."""
         rows = self.run(
             "SELECT t.tag FROM tags t JOIN entities e ON e.num = t.entity"
-            " WHERE e.id = ? AND t.is_removed = 0 ORDER BY t.since, t.position, t.tag",
+            " WHERE e.id = ? AND t.is_removed = 0 AND e.deleted IS NULL ORDER BY t.since, t.position, t.tag",
             (entity_id,),
         )
         return [tag for (tag,) in rows]

@@ -474,3 +474,25 @@ def test_a_reader_beside_many_others_takes_note_of_what_they_took_in(
         assert reader.values(run, "metrics") == {"number": number}
         assert writer.count(Query("run")) == reader.count(Query("run"))
     assert answers(other) == answers(filled)
+
+
+@pytest.mark.timeout(10)
+def test_a_process_that_adds_a_journal_behind_one_of_another_process_still_reads_that_one(
+    store: Store, another: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(store)
+    writers = [another(store, f"cache of writer {number}") for number in range(2)]
+    mine, other = another(store, "shared"), another(store, "shared")
+    mine.refresh()
+    listing = mine._index._listing
+    listed = listing.journals
+
+    def meanwhile(**arguments: bool) -> dict[str, str]:
+        monkeypatch.setattr(listing, "journals", listed)
+        writers[0].put(run, "metrics", {"first": 1})
+        other.refresh()
+        writers[1].put(run, "metrics", {"second": 2})
+        return listed(at_once=True)
+
+    monkeypatch.setattr(listing, "journals", meanwhile)
+    assert mine.values(run, "metrics") == {"first": 1, "second": 2}
