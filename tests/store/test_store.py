@@ -556,3 +556,31 @@ def test_a_read_only_store_can_be_read(store: Store, run: str) -> None:
     finally:
         for path in (store.root, *Path(store.root).rglob("*")):
             os.chmod(path, 0o755)
+
+
+def test_what_was_deleted_takes_no_more_values_and_has_none(store: Store) -> None:
+    run = new_run(store)
+    store.put(run, "metrics", {"m": 1})
+    store.add_tags(run, ["t"])
+    store.add_points(run, "p", [(1, 1, 0)])
+    store.delete(store.find(Query("project"))[0].id)
+    assert store.values(run, "metrics") == {} and store.tags(run) == []
+    assert store.point_keys(run) == [] and not store.point_columns(run, "p").epochs
+    for write in (
+        lambda: store.put(run, "metrics", {"n": 1}),
+        lambda: store.add_tags(run, ["u"]),
+        lambda: store.add_points(run, "p", [(1, 1, 0)]),
+        lambda: store.delete(run),
+        lambda: store.create("note", run, "below"),
+    ):
+        with pytest.raises(UnknownEntity):
+            write()
+
+
+def test_nothing_is_made_below_what_another_process_deleted(store: Store, another: Callable[..., Store]) -> None:
+    project = store.create("project", None, "p")
+    store.create("experiment", project.id, "e")
+    another(store).delete(project.id)
+    store.refresh()
+    with pytest.raises(UnknownEntity):
+        store.create("experiment", project.id, "f")
