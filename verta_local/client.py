@@ -3,42 +3,52 @@
 from __future__ import annotations
 
 import os
-import re
-from typing import Any
+from typing import Any, TypeVar
 
 from verta_store import Store, open_store
 from verta_store.query import Query
+from verta_store.records import FIELDS
 
 from . import config, creation
-from .client_datasets import ClientDatasets
+from .client_settings import read_settings
 from .conflicts import warn_of_lost
 from .creation import Given
-from .experiment import Experiment
-from .lazy_list import Entities
-from .project import Project
+from .entity import WORKSPACE, WORKSPACE_KIND, Entity
+from .errors import UnknownId
+from .experiment import Experiment, Experiments
+from .lazy_list import LazyList
+from .project import Project, Projects
 from .run import ExperimentRun
 from .runs import ExperimentRuns
 
-# What notebooks gave as `host`: an address, never a folder.
-_ADDRESS = re.compile(r"(?i)[a-z]+://.*|[\w.-]+:\d+|localhost|.*\.verta\.ai/?")
+Noted = TypeVar("Noted", bound="Entity | LazyList[Any]")
 
 
-class Client(ClientDatasets):
+class Client:
     """A store, and the project, experiment and run that are active in it.
 
     Args:
         host: the folder of the store. By default `VERTA_LOCAL_STORE`, else the nearest `.verta_local` from the
             current folder upwards, else one in the user's data folder; made when it does not exist. The address of
-            a Verta server is passed over with a word, so that notebooks run unchanged.
+            a Verta server (also in `VERTA_HOST` or a config file) is passed over with a word, so that notebooks run
+            unchanged.
+        port: deprecated, as in Verta; part of an address.
+        email, dev_key: of a Verta server: not used, but only both or neither may be given.
+        use_git: whether `log_code` looks for a git repository.
         durability: "normal": a call that returned survives the death of the process, and a power cut at most a
             second later; "full": the power cut too, at once. By default `VERTA_LOCAL_DURABILITY`, else "normal".
 
-    The other arguments are Verta's and have no meaning without a server.
+    The other arguments are Verta's and have no meaning without a server; `max_retries`, `ignore_conn_err` and `debug`
+    are attributes that can be set. What is not given is looked up in the environment (`VERTA_HOST`, `VERTA_EMAIL`,
+    `VERTA_DEV_KEY`, `VERTA_WORKSPACE` ...), then in the config files `verta_config.yaml` and `verta_config.json`, which
+    may also name a default project and experiment. As in Verta.
 
     Raises:
+        ValueError: email or dev_key alone; a config file that cannot be read.
         StoreFormatError: a store of a newer format. StoreWriteError: the folder cannot be written.
 
-    Differs from Verta: there is no connection, so nothing is retried, and no credentials.
+    Differs from Verta: there is no connection, so nothing is retried, and no host is needed. May be pickled, and used
+    from many threads, and processes (forked ones too).
     """
 
     def __init__(
@@ -60,17 +70,30 @@ class Client(ClientDatasets):
         *,
         durability: str | None = None,
     ) -> None:
-        if host is not None and not os.path.isdir(host) and _ADDRESS.fullmatch(os.fspath(host)):
+        given = {
+            "host": host,
+            "email": email,
+            "dev_key": dev_key,
+            "jwt_token": jwt_token,
+            "jwt_token_sig": jwt_token_sig,
+            "organization_id": organization_id,
+            "organization_name": organization_name,
+        }
+        self._settings = read_settings(given, port)
+        if self._settings.address:
             print(
-                f"note: {os.fspath(host)!r} is a server's address; verta_local needs none and keeps a store in a folder"
+                f"note: {self._settings.address!r} is a server's address; verta_local needs none and keeps a store in "
+                "a folder"
             )
-            host = None
-        folder, reason = config.choose_store(host)
-        self._open(folder, config.choose_durability(durability), reason)
+        folder, reason = self._settings.folder, self._settings.reason
+        by_caller = host is not None
+        found, why = config.choose_store(folder if by_caller else None, None if by_caller else folder, reason)
+        self._open(found, config.choose_durability(durability), why)
         self.max_retries = max_retries
         self.ignore_conn_err = ignore_conn_err
         self.debug = debug
-        self._use_git = use_git
+        self._use_git = bool(use_git)
+        self._workspace: str | None = None
         self._project: Project | None = None
         self._experiment: Experiment | None = None
 
@@ -110,21 +133,45 @@ class Client(ClientDatasets):
         return self._experiment
 
     @property
-    def projects(self) -> Entities[Project]:
+    def projects(self) -> Projects:
         """All projects of the store, a lazy list."""
-        return Entities(self._store, Query("project"), Project)
+        return self._noting(Projects(self._store, Query("project"), Project))
 
     @property
-    def experiments(self) -> Entities[Experiment]:
+    def experiments(self) -> Experiments:
         """All experiments of the store, a lazy list."""
-        return Entities(self._store, Query("experiment"), Experiment)
+        return self._noting(Experiments(self._store, Query("experiment"), Experiment))
 
     @property
     def expt_runs(self) -> ExperimentRuns:
         """All runs of the store, a lazy list with `find`, `sort` and `top_k`."""
-        return ExperimentRuns(self._store, Query("run"))
+        return self._noting(ExperimentRuns(self._store, Query("run")))
 
-    # -- get or create ---------------------------------------------------------------------------------------------
+    def get_workspace(self) -> str:
+        """The workspace that projects are made in: the one set, else that of `VERTA_WORKSPACE` or a config file, else
+        "personal". As in Verta."""
+        return self._workspace or self._settings.workspace or WORKSPACE
+
+    def set_workspace(self, workspace: str) -> None:
+        """Chooses the workspace that projects are made and looked for in.
+
+        A workspace here is a name space for projects and nothing else: it begins with the first project made in it
+        (`set_project(name, workspace=...)`).
+
+        Raises:
+            TypeError: not a text. ValueError: no project of the store is in it.
+        """
+        if not isinstance(workspace, str):
+            raise TypeError(f"workspace must be a str, not {type(workspace).__name__}")
+        known = (WORKSPACE, self._settings.workspace)
+        if workspace not in known and self._store.named(WORKSPACE_KIND, None, workspace) is None:
+            raise UnknownId(
+                f"Workspace not found: no project of the store {self._store.root} is in a workspace {workspace!r}; "
+                f"make one with set_project(name, workspace={workspace!r})"
+            )
+        self._workspace = workspace
+
+    # -- projects --------------------------------------------------------------------------------------------------
 
     def set_project(
         self,
@@ -140,20 +187,58 @@ class Client(ClientDatasets):
         """Gets or creates a project and makes it the active one; no experiment is active then.
 
         Args:
-            name: any text; by default a generated one.
+            name: any text; by default that of a config file, else a generated one.
             desc, tags, attrs: for a new project; with an existing one they are passed over with a UserWarning.
+            workspace: a name space for project names; `get_workspace()` by default.
+            public_within_org, visibility: accepted and passed over: a folder's modes decide who sees it.
             id: of an existing project, instead of a name.
 
         Raises:
             ValueError: name and id together, or an unknown id. TypeError: tags or attrs of another type.
         """
+        given = _given(desc, tags, attrs, public_within_org=public_within_org, visibility=visibility)
         if id is not None:
-            self._project = creation.by_id(self._store, Project, name, id)
+            found = creation.by_id(self._store, Project, name, id, given)
         else:
-            given = Given(desc, tags, attrs)
-            self._project = creation.get_or_create(self._store, Project, None, name, "Proj", given)
-        self._experiment = None
-        return self._project
+            name = self._name_of("project", name)
+            place = self._workspace_id(workspace, make=True)
+            found = creation.get_or_create(self._store, Project, place, name, "Proj", given)
+        return self._activate_project(found)
+
+    def create_project(
+        self,
+        name: str | None = None,
+        desc: str | None = None,
+        tags: Any = None,
+        attrs: dict[str, Any] | None = None,
+        workspace: str | None = None,
+        public_within_org: bool | None = None,
+        visibility: Any = None,
+    ) -> Project:
+        """Creates a project and makes it the active one. Arguments as `set_project`.
+
+        Raises:
+            EntityExists: there is one of that name: a ValueError with "409" and "already exists" in its text and, as in
+                Verta, a `requests.HTTPError` where the process has imported `requests`.
+        """
+        given = _given(desc, tags, attrs, public_within_org=public_within_org, visibility=visibility)
+        place = self._workspace_id(workspace, make=True)
+        name = self._name_of("project", name)
+        return self._activate_project(creation.create_new(self._store, Project, place, name, "Proj", given))
+
+    def get_project(self, name: str | None = None, workspace: str | None = None, id: str | None = None) -> Project:
+        """Gets a project by name or id and makes it the active one.
+
+        Raises:
+            ValueError: neither or both are given; "Project not found".
+        """
+        if id is None:
+            name = self._name_of("project", name)
+        return self._activate_project(
+            creation.get(self._store, Project, self._workspace_id(workspace, make=False), name, id)
+        )
+
+    # -- experiments -----------------------------------------------------------------------------------------------
 
     def set_experiment(
         self,
@@ -167,15 +252,46 @@ class Client(ClientDatasets):
 
         Arguments and errors as `set_project`; by id, its project becomes active too.
         """
+        given = _given(desc, tags, attrs)
         if id is not None:
-            experiment = creation.by_id(self._store, Experiment, name, id)
-            self._project = Project(self._store, self._store.entity(experiment._parent or ""))
-        else:
-            project = self._project or self.set_project()
-            given = Given(desc, tags, attrs)
-            experiment = creation.get_or_create(self._store, Experiment, project.id, name, "Expt", given)
-        self._experiment = experiment
-        return experiment
+            return self._activate_experiment(creation.by_id(self._store, Experiment, name, id, given))
+        given.check()
+        name = self._name_of("experiment", name)
+        project = self._project or self.set_project()
+        found = creation.get_or_create(self._store, Experiment, project.id, name, "Expt", given)
+        return self._activate_experiment(found, project)
+
+    def create_experiment(
+        self,
+        name: str | None = None,
+        desc: str | None = None,
+        tags: Any = None,
+        attrs: dict[str, Any] | None = None,
+    ) -> Experiment:
+        """Creates an experiment under the active project (a new one where none is). Raises as `create_project`."""
+        given = _given(desc, tags, attrs)
+        given.check()
+        name = self._name_of("experiment", name)
+        project = self._project or self.set_project()
+        made = creation.create_new(self._store, Experiment, project.id, name, "Expt", given)
+        return self._activate_experiment(made, project)
+
+    def get_experiment(self, name: str | None = None, id: str | None = None) -> Experiment:
+        """Gets an experiment by name, under the active project, or by id, and makes it and its project active.
+
+        Raises:
+            ValueError: neither or both are given; "Experiment not found". Differs from Verta: where no project is
+                active, none is made to look in.
+        """
+        if id is None:
+            name = self._name_of("experiment", name)
+            if name is not None and self._project is None:
+                raise UnknownId(f"Experiment not found: {name!r} is looked for in the active project; set one first")
+        return self._activate_experiment(
+            creation.get(self._store, Experiment, self._project.id if self._project else None, name, id)
+        )
+
+    # -- runs ------------------------------------------------------------------------------------------------------
 
     def set_experiment_run(
         self,
@@ -191,19 +307,44 @@ class Client(ClientDatasets):
         """Gets or creates a run under the active experiment (a new one where none is).
 
         Args:
-            date_created: milliseconds since 1970, for the import of old runs; now by default.
+            date_created, start_time, end_time: milliseconds since 1970, for the import of old runs.
 
         Other arguments and errors as `set_project`; by id, its experiment and project become active too.
         """
+        given = _given_of_run(desc, tags, attrs, date_created, start_time, end_time)
         if id is not None:
-            run = creation.by_id(self._store, ExperimentRun, name, id)
-            experiment = self._store.entity(run._parent or "")
-            self._experiment = Experiment(self._store, experiment)
-            self._project = Project(self._store, self._store.entity(experiment.parent or ""))
-            return run
+            return self._activate_run(creation.by_id(self._store, ExperimentRun, name, id, given))
+        given.check()
         parent = self._experiment or self.set_experiment()
-        given = Given(desc, tags, attrs, at_ms=date_created)
-        return creation.get_or_create(self._store, ExperimentRun, parent.id, name, "Run", given)
+        return self._noting(creation.get_or_create(self._store, ExperimentRun, parent.id, name, "Run", given))
+
+    def create_experiment_run(
+        self,
+        name: str | None = None,
+        desc: str | None = None,
+        tags: Any = None,
+        attrs: dict[str, Any] | None = None,
+        date_created: int | None = None,
+        start_time: int | None = None,
+        end_time: int | None = None,
+    ) -> ExperimentRun:
+        """Creates a run under the active experiment (a new one where none is). Raises as `create_project`."""
+        given = _given_of_run(desc, tags, attrs, date_created, start_time, end_time)
+        given.check()
+        parent = self._experiment or self.set_experiment()
+        return self._noting(creation.create_new(self._store, ExperimentRun, parent.id, name, "Run", given))
+
+    def get_experiment_run(self, name: str | None = None, id: str | None = None) -> ExperimentRun:
+        """Gets a run by name, under the active experiment, or by id, and makes its experiment and project active.
+
+        Raises:
+            ValueError: neither or both are given; "Run not found". Differs from Verta: where no experiment is
+                active, none is made to look in.
+        """
+        if id is None and name is not None and self._experiment is None:
+            raise UnknownId(f"Run not found: {name!r} is looked for in the active experiment; set one first")
+        parent = self._experiment.id if self._experiment else None
+        return self._activate_run(creation.get(self._store, ExperimentRun, parent, name, id))
 
     get_or_create_project = set_project
     get_or_create_experiment = set_experiment
@@ -212,6 +353,62 @@ class Client(ClientDatasets):
     def flush(self) -> None:
         """Returns when everything logged so far, to any run, survives a power cut."""
         self._store.flush()
+
+    # -- what a call makes active ----------------------------------------------------------------------------------
+
+    def _activate_project(self, project: Project) -> Project:
+        self._project = self._noting(project)
+        self._experiment = None
+        return project
+
+    def _activate_experiment(self, experiment: Experiment, project: Project | None = None) -> Experiment:
+        if project is None:
+            project = Project(self._store, self._store.entity(experiment._parent or ""))
+        self._project = self._noting(project)
+        self._experiment = self._noting(experiment)
+        return experiment
+
+    def _activate_run(self, run: ExperimentRun) -> ExperimentRun:
+        self._activate_experiment(Experiment(self._store, self._store.entity(run._parent or "")))
+        return self._noting(run)
+
+    def _noting(self, made: Noted) -> Noted:
+        """Tells what was made of this client's word about git."""
+        if not self._use_git:
+            made._use_git = False
+        return made
+
+    def _name_of(self, kind: str, name: str | None) -> str | None:
+        return name if name is not None else self._settings.default_name(kind)
+
+    def _workspace_id(self, workspace: str | None, *, make: bool) -> str | None:
+        """What projects of a workspace lie below: nothing for the personal one, which so is that of older stores."""
+        if workspace is not None and not isinstance(workspace, str):
+            raise TypeError(f"workspace must be a str, not {type(workspace).__name__}")
+        name = workspace or self.get_workspace()
+        if name == WORKSPACE:
+            return None
+        found = (
+            self._store.create(WORKSPACE_KIND, None, name) if make else self._store.named(WORKSPACE_KIND, None, name)
+        )
+        if found is None:
+            raise UnknownId(f"Project not found: no project of the store {self._store.root} is in {name!r}")
+        return found.id
+
+
+def _given(desc: str | None, tags: Any, attrs: dict[str, Any] | None, **others: Any) -> Given:
+    return Given(desc, tags, attrs, others=others)
+
+
+def _given_of_run(
+    desc: str | None, tags: Any, attrs: dict[str, Any] | None, created: Any, start: Any, end: Any
+) -> Given:
+    times = {"date_created": created, "start_time": start, "end_time": end}
+    for argument, value in times.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise TypeError(f"{argument} must be a whole number of milliseconds, not {type(value).__name__}")
+    fields = {name: times[name] for name in ("start_time", "end_time") if times[name] is not None}
+    return Given(desc, tags, attrs, created, {FIELDS: fields} if fields else {}, times)
 
 
 # Stores that were named to the user already: once a process is enough.

@@ -65,17 +65,21 @@ def _user_folder(own_variable: str, xdg_variable: str, linux: str, macos: str, w
 STORE_FOLDER = ".verta_local"
 
 
-def choose_store(argument: str | os.PathLike[str] | None = None) -> tuple[str, str]:
+def choose_store(
+    argument: str | os.PathLike[str] | None = None, configured: str | None = None, configured_by: str = ""
+) -> tuple[str, str]:
     """Which folder holds the store, and why: (path, reason as a few words).
 
-    The argument, else `VERTA_LOCAL_STORE`, else the nearest `.verta_local/` from the current folder upwards, else
-    one in the user's data folder.
+    The argument, else `VERTA_LOCAL_STORE`, else a `configured` folder, else the nearest `.verta_local/` from the
+    current folder upwards, else one in the user's data folder.
     """
     if argument is not None and os.fspath(argument) != "":
         return os.path.abspath(os.path.expanduser(argument)), "named by the caller"
     named = os.environ.get("VERTA_LOCAL_STORE")
     if named:
         return os.path.abspath(os.path.expanduser(named)), "named by VERTA_LOCAL_STORE"
+    if configured:
+        return os.path.abspath(os.path.expanduser(configured)), configured_by
     try:
         folder = os.getcwd()
     except FileNotFoundError:  # the current folder was deleted

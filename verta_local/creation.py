@@ -10,17 +10,9 @@ from verta_store import Store, ids
 from verta_store.errors import NameTaken
 
 from .entity import Entity, check_attributes, check_tags
-from .errors import VertaLocalError
+from .errors import UnknownId, entity_exists
 
 Made = TypeVar("Made", bound=Entity)
-
-
-class UnknownId(VertaLocalError, ValueError):
-    """A name or an id of nothing in this store. As in Verta: ValueError."""
-
-
-class EntityExists(VertaLocalError, ValueError, OSError):
-    """A name that was to be new. As in Verta, whose HTTPError is an OSError, its text has "409", "already exists"."""
 
 
 class Given(NamedTuple):
@@ -71,13 +63,7 @@ def get_or_create(
         found = store.named(kind, parent, _checked(name))
         if found is not None:
             entity = make(store, found)
-            ignored = given.names()
-            if ignored:
-                warnings.warn(
-                    f"{entity._noun} {name!r} already exists; cannot set {', '.join(ignored)}",
-                    UserWarning,
-                    stacklevel=stacklevel,
-                )
+            _warn_of_ignored(entity, given, stacklevel + 1)
             return entity
         row = store.create(kind, parent, name, at_ms=given.at_ms)
     entity = make(store, row)
@@ -99,7 +85,7 @@ def create_new(store: Store, make: type[Made], parent: str | None, name: str | N
         row = store.create_new(make._kind, parent, _checked(name), at_ms=given.at_ms)
     except NameTaken as error:
         noun = make._kind.replace("_", " ")
-        raise EntityExists(
+        raise entity_exists(
             f"409: the {noun} {name!r} already exists ({error.key}); get it, or choose another name"
         ) from None
     entity = make(store, row)
@@ -120,12 +106,20 @@ def get(store: Store, make: type[Made], parent: str | None, name: str | None, en
         return by_id(store, make, name, entity_id)
     found = store.named(make._kind, parent, _checked(name))
     if found is None:
-        raise UnknownId(f"{noun} not found: none is named {name!r} in the store {store.root}")
+        raise UnknownId(f"{noun.capitalize()} not found: none is named {name!r} in the store {store.root}")
     return make(store, found)
 
 
-def by_id(store: Store, make: type[Made], name: str | None, entity_id: str) -> Made:
-    """The entity with an id.
+def by_id(
+    store: Store,
+    make: type[Made],
+    name: str | None,
+    entity_id: str,
+    given: Given | None = None,
+    *,
+    stacklevel: int = 3,
+) -> Made:
+    """The entity with an id; what else is `given` is passed over with a UserWarning.
 
     Raises:
         ValueError: a name too; or it is not there, or of another kind.
@@ -138,8 +132,21 @@ def by_id(store: Store, make: type[Made], name: str | None, entity_id: str) -> M
     except KeyError:
         row = None
     if row is None or row.kind != make._kind:
-        raise UnknownId(f"{noun} not found: no {noun} with the id {entity_id!r} in the store {store.root}")
-    return make(store, row)
+        raise UnknownId(f"{noun.capitalize()} not found: no {noun} with the id {entity_id!r} in the store {store.root}")
+    entity = make(store, row)
+    if given is not None:
+        _warn_of_ignored(entity, given, stacklevel + 1)
+    return entity
+
+
+def _warn_of_ignored(entity: Entity, given: Given, stacklevel: int) -> None:
+    ignored = given.names()
+    if ignored:
+        warnings.warn(
+            f"{entity._noun} {entity._name!r} already exists; cannot set {', '.join(ignored)}",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def generated_name(prefix: str) -> str:

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from verta_store import Store
+from verta_store.errors import UnknownEntity
 from verta_store.records import ATTRIBUTES, FIELDS
 
 from . import values
+from .errors import EntityMissing
 
 if TYPE_CHECKING:
     from verta_store.authors import Author
     from verta_store.index import EntityRow
 
+
+class _Noting(Protocol):
+    _use_git: bool
+
+
+Noted = TypeVar("Noted", bound=_Noting)
+
+# As in Verta without its user service: the workspace of what was made without one.
 WORKSPACE = "personal"
+WORKSPACE_KIND = "workspace"
 
 
 class Entity:
     """A project, experiment or run of a store. Two objects of the same id are equal."""
 
     _kind = ""
+    # Whether `log_code` looks for a git repository; what the client was told.
+    _use_git = True
 
     def __init__(self, store: Store, row: EntityRow) -> None:
         self._store = store
@@ -37,12 +50,15 @@ class Entity:
     @property
     def name(self) -> str:
         """The name as of now; any text."""
-        return self._store.entity(self._id).name
+        return self._row().name
 
     @property
     def workspace(self) -> str:
-        """Always "personal": a store has no users to keep apart. Here because Verta has it."""
-        return WORKSPACE
+        """The workspace that the project was made in, "personal" by default: a name space, without users."""
+        row = self._row()
+        while row.parent:
+            row = self._store.entity(row.parent)
+        return row.name if row.kind == WORKSPACE_KIND else WORKSPACE
 
     @property
     def url(self) -> str:
@@ -53,6 +69,29 @@ class Entity:
     def _noun(self) -> str:
         """What this is, in a sentence."""
         return self._kind.replace("_", " ")
+
+    def _noting(self, made: Noted) -> Noted:
+        """Tells a list what this was told about git."""
+        if not self._use_git:
+            made._use_git = False
+        return made
+
+    def _row(self) -> EntityRow:
+        """What the store knows of this as of now. Raises EntityMissing once it, or what it lies in, is deleted."""
+        try:
+            return self._store.entity(self._id)
+        except UnknownEntity:
+            raise EntityMissing(
+                f"the {self._noun} {self._name!r} ({self._id}) was deleted, or is not in the store {self._store.root}; "
+                "get another one, or make it anew"
+            ) from None
+
+    def _values(self, section: str) -> dict[str, Any]:
+        """Key -> value of a section. Raises EntityMissing when this was deleted."""
+        found = self._store.values(self._id, section)
+        if not found:
+            self._row()  # nothing is known of what was deleted
+        return found
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Entity) and (self._id, self._store.id) == (other._id, other._store.id)
@@ -86,29 +125,26 @@ class Entity:
 
     def get_tags(self) -> list[str]:
         """The tags, in the order of logging."""
-        return self._store.tags(self._id)
+        found = self._store.tags(self._id)
+        if not found:
+            self._row()
+        return found
 
     def get_attributes(self) -> dict[str, Any]:
         """Attribute key -> value."""
-        return self._store.values(self._id, ATTRIBUTES)
+        return self._values(ATTRIBUTES)
 
     def get_description(self) -> str:
         """The description given at creation, or ''."""
-        return str(self._store.values(self._id, FIELDS).get("description", ""))
-
-    def set_description(self, desc: str) -> None:
-        """Gives it another description. Raises TypeError for something else than text."""
-        if not isinstance(desc, str):
-            raise TypeError(f"desc must be a str, not {type(desc).__name__}")
-        self._store.put(self._id, FIELDS, {"description": desc}, overwrite=True)
+        return str(self._values(FIELDS).get("description", ""))
 
     def get_date_created(self) -> int:
         """When it was created: milliseconds since 1970 UTC."""
-        return self._created_ms
+        return self._row().created_ms
 
     def get_date_updated(self) -> int:
         """When something was last logged to it: milliseconds since 1970 UTC."""
-        return self._store.entity(self._id).updated_ms
+        return self._row().updated_ms
 
     def _log_at_creation(
         self,

@@ -66,7 +66,7 @@ class EntityWithArtifacts(EntityWithAttributes):
 
     def get_artifact_keys(self) -> list[str]:
         """The keys of all artifacts, in the order of logging."""
-        return list(self._store.values(self._id, ARTIFACTS))
+        return list(self._values(ARTIFACTS))
 
     def fetch_artifacts(self, keys: list[str]) -> dict[str, str]:
         """Artifact key -> path of a file or folder, as the deployed class model gets them: no copy, read-only.
@@ -99,7 +99,7 @@ class EntityWithArtifacts(EntityWithAttributes):
         self._store.flush()
 
     def _artifacts(self) -> dict[str, Artifact]:
-        found = self._store.values(self._id, ARTIFACTS)
+        found = self._values(ARTIFACTS)
         return {key: Artifact.from_record(record) for key, record in found.items()}
 
     def _artifact(self, key: str) -> Artifact:

@@ -1,4 +1,4 @@
-"""An entity with attributes: logged, read and taken out; and the one path that the verbs of every section take."""
+"""An entity with attributes and tags; and the one path that the verbs of every section take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from verta_store.records import ARTIFACTS, ATTRIBUTES, HYPERPARAMETERS, METRICS
 
 from . import values
-from .entity import Entity, check_attributes
+from .entity import Entity, check_attributes, check_tags
 from .errors import KeyMissing
 
 _SINGULAR = {HYPERPARAMETERS: "hyperparameter", METRICS: "metric", ATTRIBUTES: "attribute", ARTIFACTS: "artifact"}
@@ -34,12 +34,21 @@ class EntityWithAttributes(Entity):
         """The value, equal to the one logged. Raises KeyError for an absent key."""
         return self._get(ATTRIBUTES, key)
 
-    def del_attribute(self, key: str) -> None:
-        """Takes an attribute out. Raises KeyError for an absent key."""
-        self._drop(ATTRIBUTES, key)
+    def log_tag(self, tag: str) -> None:
+        """Adds a tag: any text; one that is there already is no error. Raises TypeError for another type."""
+        if not isinstance(tag, str):
+            raise TypeError(f"a tag must be a str, not {type(tag).__name__}")
+        self._store.add_tags(self._id, [tag])
 
-    add_attribute = log_attribute
-    add_attributes = log_attributes
+    def log_tags(self, tags: Iterable[str]) -> None:
+        """Adds tags: a list, tuple or set of str. As in later Verta clients one str is one tag."""
+        self._store.add_tags(self._id, check_tags(tags))
+
+    def del_tag(self, tag: str) -> None:
+        """Takes a tag off; one that is not there is no error. Not in Verta's tracking."""
+        if not isinstance(tag, str):
+            raise TypeError(f"a tag must be a str, not {type(tag).__name__}")
+        self._store.remove_tags(self._id, [tag])
 
     # -- the one path of all verbs ---------------------------------------------------------------------------------
 
@@ -47,7 +56,7 @@ class EntityWithAttributes(Entity):
         self._store.put(self._id, section, entries, overwrite=overwrite)
 
     def _get(self, section: str, key: str) -> Any:
-        found = self._store.values(self._id, section)
+        found = self._values(section)
         if values.check_key(key) not in found:
             raise self._missing(_SINGULAR.get(section, section), key, found)
         return found[key]

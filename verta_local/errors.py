@@ -4,6 +4,9 @@ VertaLocalError
 ├── KeyExists       (ValueError)    a key that is logged already, without `overwrite=True`
 ├── KeyMissing      (KeyError)      a key that was never logged
 ├── LoadError       (RuntimeError)  a logged model that does not load
+├── EntityMissing   (KeyError, AttributeError)  a project, experiment or run that was deleted
+├── EntityExists    (ValueError, OSError)       a name that was to be new; also a requests.HTTPError, see below
+├── UnknownId       (ValueError)    a name or id of nothing in this store
 ├── EnvironmentMissing (RuntimeError) an environment that was never logged
 ├── DeploymentError (RuntimeError)  a model that cannot be deployed or does not answer
 └── MissingExtra    (ImportError)   an optional library, with the extra that brings it
@@ -15,6 +18,8 @@ The engine's own errors are in `verta_store.errors`.
 """
 
 from __future__ import annotations
+
+import sys
 
 
 class VertaLocalError(Exception):
@@ -30,6 +35,36 @@ class KeyExists(VertaLocalError, ValueError):
 
 class KeyMissing(VertaLocalError, KeyError):
     """A key that was never logged. As in Verta: KeyError."""
+
+
+class EntityMissing(VertaLocalError, KeyError, AttributeError):
+    """A project, experiment or run that was deleted. As in Verta: AttributeError (there by accident), and KeyError."""
+
+
+class UnknownId(VertaLocalError, ValueError):
+    """A name or an id of nothing in this store. As in Verta: ValueError."""
+
+
+class EntityExists(VertaLocalError, ValueError, OSError):
+    """A name that was to be new. Its text has "409" and "already exists", as the `requests.HTTPError` of Verta had.
+
+    `requests` is not needed here. Where the process has imported it, which it must have in order to write
+    `except requests.HTTPError`, `entity_exists` makes an error that is one, with `.response.status_code` 409.
+    """
+
+
+def entity_exists(message: str) -> EntityExists:
+    """An EntityExists that Verta code catches too."""
+    requests = sys.modules.get("requests")
+    http_error = getattr(requests, "HTTPError", None)
+    if requests is None or not isinstance(http_error, type):
+        return EntityExists(message)
+    kind = type("EntityExists", (EntityExists, http_error), {"__reduce__": lambda error: (entity_exists, error.args)})
+    error: EntityExists = kind(message)
+    response = requests.Response()
+    response.status_code, response.reason = 409, "Conflict"
+    vars(error).update(response=response, request=None)
+    return error
 
 
 class EnvironmentMissing(VertaLocalError, RuntimeError):

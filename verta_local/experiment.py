@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from verta_store.query import Query
 
-from .entity import Entity
+from .entity_attributes import EntityWithAttributes
+from .lazy_list import LazyList
 from .runs import ExperimentRuns
 
 
-class Experiment(Entity):
+class Experiment(EntityWithAttributes):
     """One experiment of a project. Made by `Client.set_experiment`."""
 
     _kind = "experiment"
@@ -19,4 +20,10 @@ class Experiment(Entity):
     @property
     def expt_runs(self) -> ExperimentRuns:
         """The runs of this experiment, a lazy list with `find`, `sort` and `top_k`."""
-        return ExperimentRuns(self._store, Query("run", parent=self._id))
+        return self._noting(ExperimentRuns(self._store, Query("run", parent=self._id)))
+
+
+class Experiments(LazyList[Experiment]):
+    """The experiments of a project, or of a store."""
+
+    _noun = "experiments"

@@ -23,6 +23,8 @@ class LazyList(Generic[Item]):
     """A query that behaves like a list. Newest change first unless sorted, so `[0]` may change with every write."""
 
     _noun = "entities"
+    # What the client was told, for the items.
+    _use_git = True
 
     def __init__(self, store: Store, query: Query, make: Callable[[Store, EntityRow], Item]) -> None:
         self._store = store
@@ -46,7 +48,7 @@ class LazyList(Generic[Item]):
         found = self._store.find(self._query, 1, index) if index >= 0 else []
         if not found:
             raise IndexError(f"the list has {len(self)} {self._noun}")
-        return self._make(self._store, found[0])
+        return self._made(found[0])
 
     def __iter__(self) -> Iterator[Item]:
         """Every item once, in pages, also when the order changes meanwhile."""
@@ -56,10 +58,16 @@ class LazyList(Generic[Item]):
             for row in page:
                 if row.id not in seen:
                     seen.add(row.id)
-                    yield self._make(self._store, row)
+                    yield self._made(row)
             offset += len(page)
             if len(page) < self._page_limit:
                 return
+
+    def _made(self, row: EntityRow) -> Item:
+        item = self._make(self._store, row)
+        if not self._use_git:
+            item._use_git = False  # type: ignore[attr-defined]
+        return item
 
     def set_page_limit(self, limit: int) -> None:
         """How many items are fetched at a time while iterating; 100 by default."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from verta_store.query import Query
 
-from .entity import Entity
-from .experiment import Experiment
-from .lazy_list import Entities
+from .entity_attributes import EntityWithAttributes
+from .experiment import Experiment, Experiments
+from .lazy_list import LazyList
 from .runs import ExperimentRuns
 
 
-class Project(Entity):
+class Project(EntityWithAttributes):
     """One project of a store. Made by `Client.set_project`."""
 
     _kind = "project"
@@ -19,11 +19,17 @@ class Project(Entity):
         return f"<Project {self._name!r} {self.url}>"
 
     @property
-    def experiments(self) -> Entities[Experiment]:
+    def experiments(self) -> Experiments:
         """The experiments of this project, a lazy list."""
-        return Entities(self._store, Query("experiment", parent=self._id), Experiment)
+        return self._noting(Experiments(self._store, Query("experiment", parent=self._id), Experiment))
 
     @property
     def expt_runs(self) -> ExperimentRuns:
         """The runs of all experiments of this project, a lazy list."""
-        return ExperimentRuns(self._store, Query("run", grandparent=self._id))
+        return self._noting(ExperimentRuns(self._store, Query("run", grandparent=self._id)))
+
+
+class Projects(LazyList[Project]):
+    """The projects of a store."""
+
+    _noun = "projects"

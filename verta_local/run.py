@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from verta_store import ids
 from verta_store.records import HYPERPARAMETERS, METRICS
 
 from . import observations, values
-from .entity import check_tags
+from .errors import EntityMissing
 from .run_model import RunModel
 
 
@@ -19,17 +19,31 @@ class ExperimentRun(RunModel):
     _kind = "run"
 
     def __repr__(self) -> str:
-        lines = [f"name: {self._name}", f"id: {self._id}", f"store: {self._store.root}"]
-        for title, found in (
+        """Everything that was logged, a line each; histories as their lengths. As in Verta."""
+        try:
+            lines = [f"{title}: {found}" for title, found in self._described()]
+        except EntityMissing:
+            return f"<ExperimentRun {self._name!r} {self._id}: deleted>"
+        return "\n".join(lines)
+
+    def _described(self) -> list[tuple[str, Any]]:
+        row = self._row()
+        return [
+            ("name", row.name),
+            ("url", self.url),
+            ("date created", _local_time(row.created_ms)),
+            ("date updated", _local_time(row.updated_ms)),
+            ("description", self.get_description()),
             ("tags", self.get_tags()),
             ("attributes", self.get_attributes()),
+            ("id", self._id),
+            ("experiment id", self._parent),
+            ("project id", self._project_id()),
             ("hyperparameters", self.get_hyperparameters()),
-            ("observations", {key: f"{len(self.get_observation(key))} points" for key in self._observation_keys()}),
+            ("observations", {key: f"{self._point_count(key)} points" for key in self._observation_keys()}),
             ("metrics", self.get_metrics()),
             ("artifact keys", self.get_artifact_keys()),
-        ):
-            lines.append(f"{title}: {found}")
-        return "\n".join(lines)
+        ]
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -54,7 +68,7 @@ class ExperimentRun(RunModel):
 
     def get_hyperparameters(self) -> dict[str, Any]:
         """All hyperparameters, in the order of logging."""
-        return self._store.values(self._id, HYPERPARAMETERS)
+        return self._values(HYPERPARAMETERS)
 
     def log_metric(self, key: str, value: Any, overwrite: bool = False) -> None:
         """Logs one metric: None, bool, number or str. As `log_hyperparameter`."""
@@ -70,19 +84,7 @@ class ExperimentRun(RunModel):
 
     def get_metrics(self) -> dict[str, Any]:
         """All metrics, in the order of logging."""
-        return self._store.values(self._id, METRICS)
-
-    # -- tags ------------------------------------------------------------------------------------------------------
-
-    def log_tag(self, tag: str) -> None:
-        """Adds a tag: any text; one that is there already is no error. Raises TypeError for another type."""
-        if not isinstance(tag, str):
-            raise TypeError(f"a tag must be a str, not {type(tag).__name__}")
-        self._store.add_tags(self._id, [tag])
-
-    def log_tags(self, tags: Iterable[str]) -> None:
-        """Adds tags. As in later Verta clients one str is one tag."""
-        self._store.add_tags(self._id, check_tags(tags))
+        return self._values(METRICS)
 
     # -- observations ----------------------------------------------------------------------------------------------
 
@@ -117,6 +119,7 @@ class ExperimentRun(RunModel):
         """
         found = self._store.point_columns(self._id, values.check_key(key))
         if not found.epochs:
+            self._row()
             raise self._missing("observation", key, self._observation_keys())
         return list(zip(found.values, observations.to_texts(found.timestamps_ms), found.epochs, strict=True))
 
@@ -125,7 +128,17 @@ class ExperimentRun(RunModel):
         return {key: self.get_observation(key) for key in self._observation_keys()}
 
     def _observation_keys(self) -> list[str]:
-        return self._store.point_keys(self._id)
+        found = self._store.point_keys(self._id)
+        if not found:
+            self._row()
+        return found
+
+    def _point_count(self, key: str) -> int:
+        return len(self._store.point_columns(self._id, key).epochs)
+
+
+def _local_time(at_ms: int) -> str:
+    return observations.to_texts([at_ms])[0]
 
 
 def _check_scalars(name: str, entries: Mapping[str, Any]) -> dict[str, Any]:
