@@ -193,7 +193,7 @@ def read_artifact(store: Store, artifact: Artifact, unpickle: Callable[[Store, s
         return artifact.name
     if artifact.kind == "tree":
         store.check("tree", artifact.digest)
-        return _zip_of(store.path_of("tree", artifact.digest, artifact.name))
+        return zip_of(store.path_of("tree", artifact.digest, artifact.name))
     if artifact.method:
         return unpickle(store, artifact.digest)
     if artifact.name.lower().endswith((".pkl", ".pickle")):
@@ -204,7 +204,8 @@ def read_artifact(store: Store, artifact: Artifact, unpickle: Callable[[Store, s
     return io.BytesIO(store.read_verified(artifact.digest))
 
 
-def _zip_of(folder: str) -> io.BytesIO:
+def zip_of(folder: str) -> io.BytesIO:
+    """The files and folders of a folder, as a zip in memory."""
     import zipfile  # noqa: PLC0415 - start-up time
 
     stream = io.BytesIO()
@@ -239,7 +240,7 @@ def copy_out(store: Store, artifact: Artifact, target: str) -> str:
     else:
         partial = f"{target}.{os.getpid()}.part"
         try:
-            _copy_writable(source, partial)
+            copy_writable(source, partial)
             os.replace(partial, target)
         finally:
             if os.path.exists(partial):
@@ -254,14 +255,14 @@ def _copy_folder(source: str, target: str) -> None:
         folder = os.path.join(target, os.path.relpath(parent, source))
         os.makedirs(folder, exist_ok=True)
         for name in names:
-            _copy_writable(os.path.join(parent, name), os.path.join(folder, name))
+            copy_writable(os.path.join(parent, name), os.path.join(folder, name))
 
 
 def _refuse(error: OSError) -> None:
     raise error
 
 
-def _copy_writable(source: str, target: str) -> str:
+def copy_writable(source: str, target: str) -> str:
     """Like `shutil.copyfile`, and the copy may be written whatever the mode of the stored file."""
     import shutil  # noqa: PLC0415 - start-up time
 

@@ -10,6 +10,7 @@ from verta_store.query import Query
 from verta_store.records import FIELDS
 
 from . import config, creation
+from .client_datasets import ClientDatasets
 from .client_settings import read_settings
 from .conflicts import warn_of_lost
 from .creation import Given
@@ -24,7 +25,7 @@ from .runs import ExperimentRuns
 Noted = TypeVar("Noted", bound="Entity | LazyList[Any]")
 
 
-class Client:
+class Client(ClientDatasets):
     """A store, and the project, experiment and run that are active in it.
 
     Args:

@@ -138,6 +138,12 @@ class Entity:
         """The description given at creation, or ''."""
         return str(self._values(FIELDS).get("description", ""))
 
+    def set_description(self, desc: str) -> None:
+        """Gives it another description. Raises TypeError for something else than text."""
+        if not isinstance(desc, str):
+            raise TypeError(f"desc must be a str, not {type(desc).__name__}")
+        self._store.put(self._id, FIELDS, {"description": desc}, overwrite=True)
+
     def get_date_created(self) -> int:
         """When it was created: milliseconds since 1970 UTC."""
         return self._row().created_ms

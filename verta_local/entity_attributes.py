@@ -34,6 +34,13 @@ class EntityWithAttributes(Entity):
         """The value, equal to the one logged. Raises KeyError for an absent key."""
         return self._get(ATTRIBUTES, key)
 
+    def del_attribute(self, key: str) -> None:
+        """Takes an attribute out. Raises KeyError for an absent key."""
+        self._drop(ATTRIBUTES, key)
+
+    add_attribute = log_attribute
+    add_attributes = log_attributes
+
     def log_tag(self, tag: str) -> None:
         """Adds a tag: any text; one that is there already is no error. Raises TypeError for another type."""
         if not isinstance(tag, str):

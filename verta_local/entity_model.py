@@ -7,7 +7,7 @@ from typing import Any
 
 from verta_store.records import ARTIFACTS, ATTRIBUTES
 
-from .artifacts import Artifact, check_artifact_keys
+from .artifacts import Artifact, check_artifact_keys, store_artifact
 from .entity_environment import REQUIREMENTS_KEY, EntityWithEnvironment
 
 MODEL_KEY = "model.pkl"
@@ -30,10 +30,14 @@ class EntityWithModel(EntityWithEnvironment):
         artifacts: list[str] | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Logs a model: a class with `__init__(self, artifacts)` and `predict(self, data)`, or an object.
+        """Logs a model: a class with `__init__(self, artifacts)` and `predict(self, data)`, an object, or a file.
 
         Args:
-            model: the class itself, not an instance, when `artifacts` is given.
+            model: the class itself, not an instance, when `artifacts` is given. Else a function, an object with
+                `predict`, or a model of scikit-learn, XGBoost, LightGBM, PyTorch, Keras or TensorFlow: what is served
+                then is its prediction, with lists in and out. Or any object, the path of a file or folder, or an
+                opened file: kept and given back by `get_model`, and served where it is a model file of Keras
+                (.keras, HDF5), PyTorch or TorchScript, or the folder of a SavedModel.
             custom_modules: files, folders or module names that the model needs. By default the local modules that it
                 really imports (differs from Verta, which took everything on `sys.path`); [] for none.
             model_api: a `verta_local.utils.ModelAPI`.
@@ -44,6 +48,7 @@ class EntityWithModel(EntityWithEnvironment):
 
         Raises:
             TypeError: `artifacts` is not a list of str; a model that cannot be pickled.
+            FileNotFoundError: there is no such file or folder.
             ValueError: keys that have not been logged; an instance with `artifacts=`; another type of `model_api`;
                 a model that is logged already ("consider setting overwrite=True").
         """
@@ -58,8 +63,12 @@ class EntityWithModel(EntityWithEnvironment):
         if not overwrite:
             self._store.require_absent(self._id, ARTIFACTS, logged)
         packed = packing.pack_model(model, custom_modules, model_api, has_artifacts=bool(keys))
+        if packed.data is None:
+            model_record = store_artifact(self._store, "model", model, "MODEL").to_record()
+        else:
+            model_record = self._stored_bytes(packed.data, MODEL_KEY, packed.method, "MODEL")
         records = {
-            MODEL_KEY: self._stored_bytes(packed.data, MODEL_KEY, packed.method, "MODEL"),
+            MODEL_KEY: model_record,
             API_KEY: self._stored_bytes(json.dumps(packed.api).encode(), API_KEY),
         }
         with tempfile.TemporaryDirectory(prefix="verta_local-modules-") as folder:
@@ -78,6 +87,10 @@ class EntityWithModel(EntityWithEnvironment):
 
     def get_model(self) -> Any:
         """The logged model as it was given to `log_model`: a class comes back as the class.
+
+        A model file of Keras, PyTorch, TorchScript or pickle, and the folder of a SavedModel, come back as the object
+        in them; any other file, and one that cannot be read here (with a UserWarning), as a BytesIO; any other folder
+        as the BytesIO of a zip. As in Verta.
 
         Raises:
             KeyError: no model was logged. MissingObject, CorruptObject, LoadError: it cannot be loaded.
@@ -112,7 +125,13 @@ class EntityWithModel(EntityWithEnvironment):
             "run_id": self._id,
             "run_name": self._name,
             "project_id": self._project_id(),
-            "model": {"digest": model.digest, "size_bytes": model.size_bytes, **description},
+            "model": {
+                "kind": model.kind,
+                "name": model.name,
+                "digest": model.digest,
+                "size_bytes": model.size_bytes,
+                **description,
+            },
             "custom_modules": {"kind": "tree", "digest": found[MODULES_KEY].digest} if MODULES_KEY in found else None,
             "artifacts": {
                 key: {

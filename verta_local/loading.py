@@ -6,6 +6,9 @@ verified bytes in memory. The engine checks digests; the user's modules are impo
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import inspect
 import io
 import os
@@ -13,7 +16,8 @@ import pickle
 import pickletools
 import platform
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from verta_store import Store, open_store
@@ -21,6 +25,7 @@ from verta_store.errors import StoreError
 from verta_store.roots import digests_in
 
 from .errors import LoadError
+from .frameworks import FILE_METHOD, predictor
 from .requirements import unmet_pins
 from .stored_modules import ModuleTree, borrowed, install
 from .tracebacks import own_traceback
@@ -75,7 +80,7 @@ def load_model(spec: Mapping[str, Any]) -> Any:
         tree = _module_tree(store, spec)
         if tree is not None:
             install(tree)
-        logged = _unpickle_model(store, spec, tree)
+        logged = _read_model(store, spec, tree)
     except StoreError as error:
         raise LoadError(f"{_name_of(spec)} cannot be loaded: {error}") from error
     try:
@@ -83,11 +88,16 @@ def load_model(spec: Mapping[str, Any]) -> Any:
     except (Exception, SystemExit) as error:
         what = f"{logged.__qualname__}() of {_name_of(spec)}"
         raise _load_error(what, error, tree) from error
-    if callable(getattr(model, "predict", None)):
-        return model
-    if callable(model) and not isinstance(logged, type):
-        return _FunctionModel(model)
-    raise LoadError(f"{_name_of(spec)} has no method predict(data); it is of type {type(model).__qualname__}")
+    if isinstance(logged, type):
+        served = model if callable(getattr(model, "predict", None)) else None
+    else:
+        try:
+            served = predictor(model)
+        except Exception as error:
+            raise _load_error(_name_of(spec), error, tree) from error
+    if served is None:
+        raise LoadError(f"{_name_of(spec)} has no method predict(data); it is of type {type(model).__qualname__}")
+    return served
 
 
 def load_logged_model(spec: Mapping[str, Any]) -> Any:
@@ -102,10 +112,17 @@ def load_logged_model(spec: Mapping[str, Any]) -> Any:
     """
     store = open_store(spec["store"], spec["cache_dir"])
     tree = _module_tree(store, spec)
-    if tree is None:
-        return _unpickle_model(store, spec, None)
-    with borrowed(tree):
-        return _unpickle_model(store, spec, tree)
+    with contextlib.nullcontext() if tree is None else borrowed(tree):
+        if spec["model"].get("method") != FILE_METHOD:
+            return _read_model(store, spec, tree)
+        try:
+            found = _read_model(store, spec, tree)
+        except LoadError as error:
+            warnings.warn(f"{error}; it comes back as its bytes", stacklevel=3)
+        else:
+            if found is not None:
+                return found
+    return _bytes_of_model(store, spec)
 
 
 def _unpickle(data: bytes) -> Any:
@@ -130,13 +147,6 @@ class _SparingUnpickler(pickle.Unpickler):
         if name == "_class_setstate" and module.partition(".")[0] == "cloudpickle":
             return lambda target, state: target if target in self._live else found(target, state)
         return found
-
-
-class _FunctionModel:
-    """Gives a logged function the shape of a model."""
-
-    def __init__(self, function: Any) -> None:
-        self.predict = function
 
 
 def _require_allowed(digest: str, author: str | None) -> None:
@@ -173,15 +183,55 @@ def _module_tree(store: Store, spec: Mapping[str, Any]) -> ModuleTree | None:
     return ModuleTree(folder, digests, needed=spec["model"].get("local_modules"))
 
 
-def _unpickle_model(store: Store, spec: Mapping[str, Any], tree: ModuleTree | None) -> Any:
+def _read_model(store: Store, spec: Mapping[str, Any], tree: ModuleTree | None) -> Any:
+    """The class or object of a pickle; the object in a model file or folder, None for a file that holds none."""
     digest = spec["model"]["digest"]
     _require_allowed(digest, spec.get("author"))
-    data = store.read_verified(digest)
-    _check_python(spec, data)
+    if spec["model"].get("method") == FILE_METHOD:
+        read = _reader_of_file(store, spec)
+    else:
+        data = store.read_verified(digest)
+        _check_python(spec, data)
+        read = functools.partial(_unpickle, data)
+    if read is None:
+        return None
     try:
-        return _unpickle(data)
+        return read()
     except (Exception, SystemExit) as error:
         raise _load_error(_name_of(spec), error, tree, spec) from error
+
+
+def _reader_of_file(store: Store, spec: Mapping[str, Any]) -> Callable[[], Any] | None:
+    from .model_formats import file_format, is_saved_model, load_saved_model, read_model_file  # noqa: PLC0415 - rare
+
+    digest = spec["model"]["digest"]
+    if spec["model"]["kind"] == "tree":
+        store.check("tree", digest)
+        folder = os.fspath(store.path_of("tree", digest, spec["model"]["name"]))
+        return functools.partial(load_saved_model, folder) if is_saved_model(folder) else None
+    data = store.read_verified(digest)
+    kind = file_format(data)
+    if kind is None:
+        return None
+    if kind in ("pickle", "torch"):
+        return functools.partial(_unpickle if kind == "pickle" else _load_torch, data)
+    return functools.partial(read_model_file, data, kind)
+
+
+def _load_torch(data: bytes) -> Any:
+    torch = importlib.import_module("torch")
+    # Whole modules, as Verta took them, and not weights alone: that is unpickling, behind the same gate.
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
+
+
+def _bytes_of_model(store: Store, spec: Mapping[str, Any]) -> io.BytesIO:
+    from .artifacts import zip_of  # noqa: PLC0415 - start-up time of a served model
+
+    model = spec["model"]
+    if model["kind"] == "tree":
+        store.check("tree", model["digest"])
+        return zip_of(os.fspath(store.path_of("tree", model["digest"], model["name"])))
+    return io.BytesIO(store.read_verified(model["digest"]))
 
 
 def _instantiate(model_class: type, artifacts: dict[str, str]) -> object:

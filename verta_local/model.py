@@ -1,4 +1,7 @@
-"""Packs a model for the store: its pickle, its type, its API and the user's own modules that it needs."""
+"""Packs a model for the store: its pickle, its type, its API and the user's own modules that it needs.
+
+A model that is given as a file, folder or stream is stored as it is: only its description is made here.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .frameworks import FILE_METHOD
 from .model_api import ModelAPI
 from .modules import FoundModules, collect_modules, find_modules
 
@@ -16,7 +20,7 @@ _METHOD = "cloudpickle"
 
 @dataclass(frozen=True)
 class PackedModel:
-    """A model, ready to be stored.
+    """A model, ready to be stored; `data` is None for one that is a file or folder, stored as it is.
 
     `type` is "class", "torch", "tensorflow", "xgboost", "sklearn", "custom" (an object with predict), "callable" or
     None. `method` says how `data` was written, `python` by which version. `by_value`: it holds bytecode, which only
@@ -25,7 +29,7 @@ class PackedModel:
     reaches, for a hint where requirements are missing; not complete.
     """
 
-    data: bytes
+    data: bytes | None
     type: str | None
     method: str
     python: str
@@ -65,15 +69,16 @@ def pack_model(
     inside a function it is pickled with the globals that it uses.
 
     Raises:
-        TypeError: the model cannot be pickled, or `custom_modules` is no list of str.
+        TypeError: the model cannot be pickled (see `pickling`), or `custom_modules` is no list of str.
         ValueError: a custom module that does not exist, artifacts for what is no class, or a model API of
             another type.
     """
-    from .pickling import pickle_model  # noqa: PLC0415 - start-up time
+    from .pickling import Pickled, pickle_model  # noqa: PLC0415 - start-up time
 
     if custom_modules is not None:
         collect_modules(custom_modules)  # a wrong list is said before long work
-    pickled = pickle_model(model)
+    is_file = is_stored_as_it_is(model)
+    pickled = Pickled(b"", frozenset(), False) if is_file else pickle_model(model)
     # As in Verta, these two come after the attempt to serialise.
     if has_artifacts and not isinstance(model, type):
         raise ValueError(
@@ -87,15 +92,20 @@ def pack_model(
     else:
         found = collect_modules(custom_modules, pickled.module_names)
     return PackedModel(
-        data=pickled.data,
-        type=model_type(model),
-        method=_METHOD,
+        data=None if is_file else pickled.data,
+        type=None if is_file else model_type(model),
+        method=FILE_METHOD if is_file else _METHOD,
         python=platform.python_version(),
         by_value=pickled.by_value,
         api={"version": "v1"} if model_api is None else model_api.to_dict(),
         modules=found,
         third_party=found.third_party,
     )
+
+
+def is_stored_as_it_is(model: object) -> bool:
+    """Whether a model is given as the path of a file or folder, or as a stream. As in Verta's later clients."""
+    return isinstance(model, (str, os.PathLike)) or (not isinstance(model, type) and hasattr(model, "read"))
 
 
 def model_type(model: object) -> str | None:

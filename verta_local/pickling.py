@@ -16,6 +16,8 @@ from typing import Any
 
 import cloudpickle
 
+from .frameworks import framework_of
+from .model_formats import reduce_model
 from .modules import imports_of_code, is_local_file
 
 _MAX_FAULT_DEPTH = 12  # steps from the model to what cannot be pickled; a sentence with more helps nobody
@@ -58,7 +60,7 @@ class _WatchingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickl
         self.owners: set[str] = set()  # modules of classes and functions
         self.wrote_code = False
         self._package_of_code: dict[int, str] = {}
-        self._known_types: set[type] = set()
+        self._framework_of: dict[type, str | None] = {}
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -75,9 +77,13 @@ class _WatchingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickl
             self._note(obj.__module__)
             if (place := _other_place(obj)) is not None:
                 return getattr, place
-        elif kind not in self._known_types:
-            self._known_types.add(kind)
-            self._note(kind.__module__)
+        else:
+            if kind not in self._framework_of:
+                self._framework_of[kind] = framework_of(kind)
+                self._note(kind.__module__)
+            framework = self._framework_of[kind]
+            if framework is not None and (written := reduce_model(obj, framework)) is not None:
+                return written
         if kind is types.BuiltinFunctionType:
             self._note(obj.__module__)
         return super().reducer_override(obj)

@@ -7,15 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 from verta_store import ids
 from verta_store.errors import StoreWriteError
-from verta_store.records import DEPLOYMENTS
+from verta_store.records import DEPLOYMENTS, decode_value
 
+from .entity_datasets import EntityWithDatasets
 from .entity_model import EntityWithModel
 
 if TYPE_CHECKING:
+    from verta_store import Store
+    from verta_store.index import EntityRow
+
     from .deployment import DeployedModel
 
 
-class RunModel(EntityWithModel):
+def deployed_runs(store: Store) -> list[tuple[EntityRow, dict[str, Any]]]:
+    """The runs that the store notes as deployed on this host, oldest first, each with its note.
+
+    A note is {"state", "url", "path", "settings", "at" (ms)}; it says what is wanted, not what runs.
+    """
+    rows = store.select(
+        "SELECT e.id, v.json FROM vals v JOIN keys k ON k.id = v.key JOIN entities e ON e.num = v.entity"
+        " WHERE k.section = ? AND k.key = ? AND e.kind = 'run' AND e.deleted IS NULL",
+        (DEPLOYMENTS, ids.host_id()),
+    )
+    notes = [(entity, decode_value(text)) for entity, text in rows if text is not None]
+    found = [(store.entity(entity), note) for entity, note in notes if note.get("state") == "deployed"]
+    return sorted(found, key=lambda pair: int(pair[1].get("at", 0)))
+
+
+class RunModel(EntityWithModel, EntityWithDatasets):
     """The part of `ExperimentRun` that is about serving its model."""
 
     def deploy(
@@ -51,7 +70,9 @@ class RunModel(EntityWithModel):
         from .deployment import local  # noqa: PLC0415 - start-up time
 
         status = local.deploy(spec, path=path, token=token, no_token=no_token, wait=wait, canary=canary, **settings)
-        self._record_deployment({"state": "deployed", "url": status.get("url")})
+        if canary is None:  # a canary is a trial: `verta-local serve --all` does not bring it back
+            note = {"state": "deployed", "url": status.get("url"), "path": path, "settings": settings}
+            self._record_deployment(note)
         return dict(status)
 
     def undeploy(self, wait: bool = False) -> dict[str, Any]:

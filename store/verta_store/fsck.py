@@ -19,6 +19,9 @@ from .roots import Roots
 from .store import Store, read_description
 from .trash import Part
 
+# What a repair has put aside; never read again but by people, and by `gc`, which takes nothing that it names.
+QUARANTINE = "quarantine"
+
 _CLAIM_ADVICE = "the name stays taken, and nothing else depends on it; bring the file back from a copy of the store"
 _JOURNAL_ADVICE = "bring the file back from a copy of the store"
 _ADVICE = "bring the file back from a copy of the store, or log the artifact again with overwrite=True"
@@ -26,7 +29,7 @@ _ADVICE = "bring the file back from a copy of the store, or log the artifact aga
 
 @dataclass(frozen=True)
 class Problem:
-    """One piece of damage. `affects` names the runs and keys that refer to it, as `run name (id): key`."""
+    """One piece of damage. `affects` names what refers to it, as `run 'name' (id) key 'key'`."""
 
     kind: str  # "missing", "changed", "journal", "claim", "description"
     path: str
@@ -99,10 +102,11 @@ class _References:
     objects: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     sizes: dict[tuple[str, str], int] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
     impossible: list[str] = field(default_factory=list)  # keys whose record names what no store can hold
 
     def drop_dead(self) -> None:
-        """Leaves out what only deleted runs named, and what was overwritten: a collection may have taken it."""
+        """Leaves out what only deleted entities named, and what was overwritten: a collection may have taken it."""
         living = self.roots.living(ids.now_ms())
         for reference in [reference for reference in self.sizes if reference[1] not in living]:
             del self.sizes[reference]
@@ -112,7 +116,8 @@ class _References:
         found = []
         for reference in sorted(self.objects.get((kind, digest), ())):
             entity, _, key = reference.partition(":")
-            found.append(f"run {self.names.get(entity, '?')!r} ({entity}) key {key!r}")
+            kind = self.kinds.get(entity, "run").replace("_", " ")
+            found.append(f"{kind} {self.names.get(entity, '?')!r} ({entity}) key {key!r}")
         return tuple(found)
 
 
@@ -179,6 +184,7 @@ def _collect(record: dict[str, Any], references: _References) -> None:
     kind = record["k"]
     if kind == records.ENTITY:
         references.names.setdefault(record["e"], record["name"])
+        references.kinds.setdefault(record["e"], str(record.get("type", "run")))
     elif kind == records.PUT:
         for section, entries in ((record["s"], record["v"]), *record.get("and", {}).items()):
             if section == records.FIELDS and "name" in entries:
@@ -259,9 +265,9 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
 
     known = {(problem.path) for problem in report.problems}
     work: list[tuple[str, str, str, str]] = []  # path, digest of the bytes, kind and digest of the object
-    for digest, path in _objects_in(os.path.join(store.root, "objects")):
+    for digest, path in objects_in(os.path.join(store.root, "objects")):
         work.append((path, digest, "blob", digest))
-    for digest, path in _objects_in(os.path.join(store.root, "trees")):
+    for digest, path in objects_in(os.path.join(store.root, "trees")):
         if path.endswith(".manifest"):
             continue
         try:
@@ -276,7 +282,7 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
         for entry in entries:
             if not entry.is_folder:
                 work.append((os.path.join(path, *entry.path.split("/")), entry.digest, "tree", digest))
-    for digest, path in _names_in(os.path.join(store.root, "names")):
+    for digest, path in names_in(os.path.join(store.root, "names")):
         work.append((path, digest, "name", digest))
     for digest, path in _unpacked_in(os.path.join(store.root, "names")):
         what = check_unpacked(path)
@@ -360,7 +366,7 @@ def _in_trash(store: Store, report: Report, references: _References) -> Iterator
         report.notes.append(f"{count} referenced objects are in the trash; they come back when they are read")
 
 
-def _objects_in(top: str) -> Iterator[tuple[str, str]]:
+def objects_in(top: str) -> Iterator[tuple[str, str]]:
     """(digest, path) of everything below `objects/` or `trees/` that is named like an object."""
     base = os.path.join(top, digests.ALGORITHM)
     for shard in sorted(_list(base)):
@@ -370,9 +376,9 @@ def _objects_in(top: str) -> Iterator[tuple[str, str]]:
                 yield f"{digests.ALGORITHM}:{shard}{rest}", os.path.join(base, shard, name)
 
 
-def _names_in(top: str) -> Iterator[tuple[str, str]]:
+def names_in(top: str) -> Iterator[tuple[str, str]]:
     """(digest, path) of single files under their users' names."""
-    for digest, folder in _objects_in(top):
+    for digest, folder in objects_in(top):
         for name in sorted(_list(folder)):
             path = os.path.join(folder, name)
             if os.path.isfile(path) and not name.endswith(".dir.manifest"):
@@ -381,7 +387,7 @@ def _names_in(top: str) -> Iterator[tuple[str, str]]:
 
 def _unpacked_in(top: str) -> Iterator[tuple[str, str]]:
     """(digest of the archive, folder) of unpacked archives."""
-    for digest, folder in _objects_in(top):
+    for digest, folder in objects_in(top):
         for name in sorted(_list(folder)):
             path = os.path.join(folder, name)
             if name.endswith(".dir") and os.path.isdir(path):
@@ -399,3 +405,6 @@ def _note_garbage(report: Report, root: str) -> None:
     leftovers = _list(os.path.join(root, "tmp"))
     if leftovers:
         report.notes.append(f"{len(leftovers)} temporary folders of running or dead writers in {root}/tmp")
+    aside = _list(os.path.join(root, QUARANTINE))
+    if aside:
+        report.notes.append(f"what {len(aside)} repairs have put aside is in {root}/{QUARANTINE}; delete it by hand")

@@ -16,6 +16,7 @@ from . import digest as digests
 from . import drive, files, ids, leases, trash, tree
 from .collected import Amount, Measure, Report, Share, Waiting, files_in
 from .errors import CollectionRefused
+from .fsck import QUARANTINE
 from .roots import RootReader
 from .store import Store
 from .trash import FOLDER as TRASH
@@ -189,7 +190,9 @@ class _Collection:
         """Finds out what is named, by the newest of the journals and leases."""
         self._read_journals()
         roots = self._reader.roots
-        for path in files_in(os.path.join(self._root, "claims")):
+        # A journal that a repair has put aside may have named what no other does.
+        aside = (path for path in files_in(os.path.join(self._root, QUARANTINE)) if f"{os.sep}journals{os.sep}" in path)
+        for path in (*files_in(os.path.join(self._root, "claims")), *aside):
             with open(path, "rb") as file:
                 roots.add_text(file.read())
         kept = roots.living(self._report.now_ms)

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from . import authors, drive, ids, ingest, journal, query, series
@@ -82,6 +82,13 @@ class EntityRow(NamedTuple):
     updated_ms: int
 
 
+class News(NamedTuple):
+    """What a refresh brought."""
+
+    record_count: int
+    is_of_others: bool  # whether any of it was logged by another writer, or may have been
+
+
 class IndexState(NamedTuple):
     """What an index holds. `path` is ':memory:' where no file is safe or possible."""
 
@@ -92,10 +99,15 @@ class IndexState(NamedTuple):
 
 
 class Index:
-    """The index of one store. Every method may be called from any thread."""
+    """The index of one store. Every method may be called from any thread.
 
-    def __init__(self, root: str, store_id: str, path: str) -> None:
+    `own` holds the stems of the journals that this process writes, as they come to be.
+    """
+
+    def __init__(self, root: str, store_id: str, path: str, own: Container[str] = ()) -> None:
         self._root = root
+        self._own = own
+        self._news = News(0, is_of_others=False)  # that nobody was told of yet
         self._store_id = store_id
         self._path = path
         self.lock = threading.RLock()
@@ -112,12 +124,20 @@ class Index:
         self.newest_time = 0
         self._lost: set[str] = set()  # journals that were read and are gone, until they are noted in the next index
 
-    def refresh(self) -> int:
-        """Takes in what journals hold beyond the last refresh.
+    def refresh(self, *, only_others: bool = False) -> News:
+        """Takes in what journals hold beyond the last refresh; with `only_others` not those of this process.
 
-        Returns how many records were new: read now, or (then only "some") taken in by another process meanwhile.
+        Records that another process took in meanwhile are news too, but not counted.
         """
-        return int(self._guarded(self._refresh))
+        with self.lock:
+            self._guarded(lambda: self._refresh(only_others=only_others))
+            news, self._news = self._news, News(0, is_of_others=False)
+            return news
+
+    def is_alone(self) -> bool:
+        """Whether there is no journal but those of this process: then it knows all that the store holds."""
+        with self.lock:
+            return all(stem in self._own for stem in self._listing.journals())
 
     def run(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Rows of one SELECT over the tables above."""
@@ -151,6 +171,17 @@ class Index:
             self._connection = None
             self._positions = {}
             self._loaded_number = 0
+
+    def delete(self) -> None:
+        """Deletes the database; the next look reads all journals again. What it knows to be lost is kept in mind."""
+        with self.lock:
+            try:
+                self._lost.update(self.lost_journals())
+            except OSError:
+                pass  # a journal that cannot be read keeps the index from knowing
+            self.close()
+            if self._path != ":memory:":
+                self._delete()
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: SQLite must not be used across it, not even to close."""
@@ -238,25 +269,28 @@ class Index:
 
     # -- catching up -----------------------------------------------------------------------------------------------
 
-    def _refresh(self) -> int:
-        new_records = self._take_in_all()
+    def _refresh(self, *, only_others: bool = False) -> None:
+        self._take_in_all(only_others)
         # Where another process was a step ahead with a journal, what stands behind it was not taken in: a record of
         # our own, it may be, and who logs a value finds it at the next look.
         while self._data_version == -1:
-            new_records += self._take_in_all()
-        return new_records
+            self._take_in_all(only_others)
 
-    def _take_in_all(self) -> int:
+    def _note(self, record_count: int, *, is_of_others: bool) -> None:
+        self._news = News(self._news.record_count + record_count, self._news.is_of_others or is_of_others)
+
+    def _take_in_all(self, only_others: bool) -> None:
         connection = self._open()
-        has_news = self._load_positions(connection)
-        has_news |= self._release_quarantine(connection)
+        self._load_positions(connection)
+        self._release_quarantine(connection)
         listing = self._listing.journals()
         if listing is not self._compared:
             listing = self._compare(connection, listing)
-        new_records = 0
         batch: list[tuple[str, journal.JournalPart]] = []
         waiting = 0
         for stem, suffix in self._unsealed:
+            if only_others and stem in self._own:
+                continue
             _, start = self._positions.get(stem, _UNREAD)
             part = self._read(stem, suffix, start)
             if part is None or part.position == start:
@@ -264,11 +298,10 @@ class Index:
             batch.append((stem, part))
             waiting += len(part.lines)
             if waiting >= _BATCH_RECORDS:
-                new_records += self._take_in(connection, batch)
+                self._take_in(connection, batch)
                 batch, waiting = [], 0
         if batch:
-            new_records += self._take_in(connection, batch)
-        return new_records or int(has_news)
+            self._take_in(connection, batch)
 
     def _compare(self, connection: sqlite3.Connection, listing: dict[str, str]) -> dict[str, str]:
         """Finds out which journals may hold something new, and whether any is gone."""
@@ -311,11 +344,11 @@ class Index:
             return None  # damage, of which `verify` tells
         return None if found is None else found[1]
 
-    def _load_positions(self, connection: sqlite3.Connection) -> bool:
-        """Looks how far the journals are read. Returns whether another process has changed the index meanwhile."""
+    def _load_positions(self, connection: sqlite3.Connection) -> None:
+        """Looks how far the journals are read: another process may have changed the index meanwhile."""
         version = connection.execute("PRAGMA data_version").fetchone()[0]
         if version == self._data_version:
-            return False
+            return
         # Rows are added and never taken out, and that of a sealed journal never changes.
         # (Up to where they were loaded, which is not the newest number known: this process may have added a row behind
         # one of another process that it has not seen yet.)
@@ -325,16 +358,19 @@ class Index:
                 "SELECT id, stem, offset, check_value, record_count, is_sealed FROM journals WHERE " + condition,
                 parameters,
             ):
-                self._positions[stem] = number, journal.Position(offset, check, count, bool(sealed))
+                position = journal.Position(offset, check, count, bool(sealed))
+                if stem not in self._own and self._positions.get(stem, _UNREAD)[1] != position:
+                    self._note(0, is_of_others=True)
+                self._positions[stem] = number, position
                 self._loaded_number = max(self._loaded_number, number)
+        waits_until, self._waits_until = self._waits_until, _next_waiting(connection)
+        # What it has released from quarantine, or put there, counts as well.
+        self._note(0, is_of_others=waits_until not in (0, self._waits_until))
         self._data_version = version
         self._compared = None
-        self._waits_until = _next_waiting(connection)
         self.newest_time = max(self.newest_time, *connection.execute("SELECT time FROM newest").fetchone())
-        return True
 
-    def _take_in(self, connection: sqlite3.Connection, parts: Iterable[tuple[str, journal.JournalPart]]) -> int:
-        taken = 0
+    def _take_in(self, connection: sqlite3.Connection, parts: Iterable[tuple[str, journal.JournalPart]]) -> None:
         # What is noted of the positions is true again when all is done: an exception may come at any moment.
         version, self._data_version = self._data_version, -1
         with _transaction(connection):
@@ -357,7 +393,7 @@ class Index:
                     position = position._replace(is_sealed=True)
                 else:
                     batch.add(number, part.lines)
-                    taken += len(part.lines)
+                    self._note(len(part.lines), is_of_others=stem not in self._own)
                 connection.execute(
                     "UPDATE journals SET offset = ?, check_value = ?, record_count = ?, is_sealed = ? WHERE id = ?",
                     (position.offset, position.check, position.record_count, position.is_sealed, number),
@@ -370,13 +406,12 @@ class Index:
         self._waits_until = min(self._waits_until, batch.next_waiting)
         if not is_behind:
             self._data_version = version
-        return taken
 
-    def _release_quarantine(self, connection: sqlite3.Connection) -> bool:
-        """Takes in records from the future once their time is no longer more than a day ahead: whether there were."""
+    def _release_quarantine(self, connection: sqlite3.Connection) -> None:
+        """Takes in records from the future once their time is no longer more than a day ahead."""
         limit = (ids.now_ms() + ids.FUTURE_LIMIT_MS) << ids.CLOCK_BITS
         if self._waits_until > limit:
-            return False
+            return
         with _transaction(connection):
             batch = ingest.Batch(connection)
             rows = connection.execute("SELECT journal, line FROM quarantine WHERE time <= ?", (limit,)).fetchall()
@@ -386,7 +421,7 @@ class Index:
             self.newest_time = max(self.newest_time, batch.apply())
             connection.execute("UPDATE newest SET time = max(time, ?)", (self.newest_time,))
         self._waits_until = _next_waiting(connection)
-        return True
+        self._note(len(rows), is_of_others=True)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -411,7 +446,7 @@ class Index:
     def find(self, what: query.Query, limit: int | None = None, offset: int = 0) -> list[EntityRow]:
         """The entities of a query, in its order, `limit` of them from `offset`."""
         rows = self._guarded(lambda: self._selection(what).rows(_ENTITY, limit, offset))
-        return [EntityRow(*row) for row in rows]
+        return list(map(EntityRow._make, rows))
 
     def count(self, what: query.Query) -> int:
         """How many entities a query has."""

@@ -24,6 +24,7 @@ from .listing import OPEN_SUFFIX, SEALED_SUFFIX, list_journals
 
 # `{"c":"` + 8 hexadecimal digits + `",`: the check value stands in front, at a fixed place.
 _HEAD_BYTES = 16
+_STEM = re.compile(r"[a-z0-9-]{1,60}/[a-z0-9-]{1,60}")
 _CHECKS = re.compile(rb'\{"c":"([0-9a-f]{8})",')
 
 # The promise: a record that was acknowledged survives a power cut at most this much later.
@@ -59,7 +60,7 @@ class JournalWriter:
         self._is_gone = False
         self._wake: threading.Event | None = None
         self.stem = ""  # `<host id>/<utc>-<pid>-<random>`, '' before the first record
-        self.stems: list[str] = []  # of all journals that this process has opened here
+        self.stems: dict[str, None] = {}  # of all journals that this process has opened here, the oldest first
 
     def append(self, kind: str, entity: str, fields: Mapping[str, Any]) -> int:
         """Writes one record with one `write(2)`; it is in the kernel when this returns. Returns its time.
@@ -143,7 +144,7 @@ class JournalWriter:
         self._wake = None
         self._abandon()
         self._is_sealing = False
-        self.stems = []
+        self.stems.clear()
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -186,7 +187,7 @@ class JournalWriter:
             self._descriptor = os.open(path, flags, mode)
             drive.set_mode(self._descriptor, mode)
         self.stem = f"{host}/{name}"
-        self.stems.append(self.stem)
+        self.stems[self.stem] = None
         self._check = 0
         self._size_bytes = 0
         self._synced_bytes = 0
@@ -439,6 +440,11 @@ def _record_of(line: bytes) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not isinstance(kind := record.get("k"), str):
         return None
     return record if kind in (records.JOURNAL, records.SEAL) or records.is_sound(record) else None
+
+
+def is_stem(text: object) -> bool:
+    """Whether this may be a journal's name, `<host id>/<utc>-<pid>-<random>`: what a header says becomes a path."""
+    return isinstance(text, str) and _STEM.fullmatch(text) is not None
 
 
 def _check_footer(data: bytes, part: JournalPart, path: str) -> None:

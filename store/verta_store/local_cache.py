@@ -47,6 +47,12 @@ class LocalCache:
                 self._connection.close()
             self._connection = None
 
+    def delete(self) -> None:
+        """Forgets everything."""
+        with self.lock:
+            self.close()
+            self._delete()
+
     def forget_after_fork(self) -> None:
         """In the child of a fork: SQLite must not be used across it, not even to close."""
         self.lock = threading.RLock()
@@ -74,11 +80,14 @@ class LocalCache:
             self._connection = None
         # The bare class is that of a damaged file; a locked or full one is an OperationalError and may be another's.
         if type(error) is sqlite3.DatabaseError:
-            for end in ("", "-wal", "-shm"):
-                try:
-                    os.unlink(self._path + end)
-                except OSError:
-                    pass
+            self._delete()
+
+    def _delete(self) -> None:
+        for end in ("", "-wal", "-shm"):
+            try:
+                os.unlink(self._path + end)
+            except OSError:
+                pass  # none, or one in memory
 
 
 # Connections of a parent process, kept from being closed by the garbage collector of a forked child.

@@ -51,7 +51,7 @@ _SPACED = re.compile(r"\s(==|!=|>=|<=|~=|>|<)\s")
 _ANYWHERE = re.compile(r"(==|!=|>=|<=|~=|>|<)")
 
 
-class Predicate(NamedTuple):
+class Predicate(NamedTuple):  # and no dataclass, here and below: a query is made at each call
     """One condition. `section` is '' for a column or 'tags'."""
 
     section: str

@@ -7,7 +7,7 @@ it chose a hundred times worse.) `CROSS JOIN` is SQLite's way to fix the order o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .errors import BadQuery
@@ -62,9 +62,8 @@ class Selection:
             body, parameters = self._from(self._rarest(), None)
             return int(self._run(f"SELECT count(*) {body}", parameters)[0][0])
         key, count = query.top
-        body, parameters = self._from(self._rarest(), key)
-        inner = f"SELECT 1 {body} AND {self._number_of(key)} IS NOT NULL LIMIT ?"
-        return int(self._run(f"SELECT count(*) FROM ({inner})", [*parameters, count])[0][0])
+        body, parameters = self._from(self._rarest(), key, has_number=True)
+        return int(self._run(f"SELECT count(*) FROM (SELECT 1 {body} LIMIT ?)", [*parameters, count])[0][0])
 
     # -- where to begin --------------------------------------------------------------------------------------------
 
@@ -75,39 +74,59 @@ class Selection:
             number = self._key_number(predicate.section, predicate.key)
             condition, parameters = _value_sql(predicate, "v")
             sql = f"SELECT count(*) FROM (SELECT 1 FROM vals v WHERE v.key = ? AND {condition} LIMIT ?)"
-            found = self._run(sql, [number, *parameters, _RARE])[0][0]
+            found = self._run(sql, [number, *parameters, fewest])[0][0]
             if found < fewest:
                 best, fewest = predicate, found
         return best
 
-    def _from(self, driver: Predicate | None, sort: SortKey | None) -> tuple[str, list[object]]:
+    def _from(
+        self, driver: Predicate | None, sort: SortKey | None, *, has_number: bool = False
+    ) -> tuple[str, list[object]]:
+        """From the driver's values `d`, if any, and the entities `e` to the sort key's values `s`.
+
+        With `has_number` only the entities that have a number to be sorted by. Then, and with a predicate on the sort
+        key, `s` is looked up before `e`, since it is more often a reason to pass on.
+        """
+        is_by_value = sort is not None and sort.section != ""
+        on_sort = [p for p in self._values if sort is not None and (p.section, p.key) == (sort.section, sort.key)]
+        sort_number = self._key_number(sort.section, sort.key) if sort is not None and is_by_value else None
+        tables = ["entities e"]
+        join, join_parameters = "", []
+        clauses: list[str] = []
         parameters: list[object] = []
-        clauses = []
-        source = "FROM entities e"
         if driver is not None:
-            source = "FROM vals d CROSS JOIN entities e ON e.num = d.entity"
-            condition, more = _value_sql(driver, "d")
-            clauses.append(f"d.key = ? AND {condition}")
+            alias = "s" if driver in on_sort else "d"
+            condition, more = _value_sql(driver, alias)
+            tables = [f"vals {alias}", "entities e"]
+            clauses += [f"{alias}.key = ?", condition, f"e.num = {alias}.entity"]
             parameters += [self._key_number(driver.section, driver.key), *more]
-        join_parameters: list[object] = []
-        if sort is not None and sort.section:
-            source += " LEFT JOIN vals s ON s.entity = e.num AND s.key = ?"
-            join_parameters.append(self._key_number(sort.section, sort.key))
-        rest, more = self._conditions(driver)
-        return f"{source} WHERE {' AND '.join([*clauses, rest])}", [*join_parameters, *parameters, *more]
+            is_by_value = is_by_value and alias == "d"
+        if is_by_value and (on_sort or has_number):
+            place = len(tables) - 1 if driver is not None else 1
+            tables.insert(place, "vals s")
+            clauses.append(f"s.entity = {'d.entity' if driver is not None else 'e.num'} AND s.key = ?")
+            parameters.append(sort_number)
+        elif is_by_value:
+            join, join_parameters = " LEFT JOIN vals s ON s.entity = e.num AND s.key = ?", [sort_number]
+        if has_number:
+            clauses.append(f"{self._number_of(sort)} IS NOT NULL")
+        rest, more = self._conditions(driver, on_sort)
+        source = f"FROM {' CROSS JOIN '.join(tables)}{join} WHERE {' AND '.join([*clauses, rest])}"
+        return source, [*join_parameters, *parameters, *more]
 
     def _sorted(
         self, columns: str, driver: Predicate | None, sort: SortKey | None, page: int, offset: int
     ) -> tuple[str, list[object]]:
         """Finds all, sorts them, and takes a page."""
-        body, parameters = self._from(driver, sort)
-        if self._query.top is not None:
-            body += f" AND {self._number_of(sort)} IS NOT NULL"
-        return f"SELECT {columns} {body} ORDER BY {self._order(sort)} LIMIT ? OFFSET ?", [*parameters, page, offset]
+        has_number = self._query.top is not None
+        body, parameters = self._from(driver, sort, has_number=has_number)
+        order = self._order(sort, has_number=has_number)
+        return f"SELECT {columns} {body} ORDER BY {order} LIMIT ? OFFSET ?", [*parameters, page, offset]
 
     def _along(self, columns: str, sort: SortKey, page: int, offset: int) -> tuple[str, list[object]]:
         """Walks along the numbers of the sort key, best first, and stops when the page is full."""
-        rest, parameters = self._conditions(None)
+        on_sort = [p for p in self._values if (p.section, p.key) == (sort.section, sort.key)]
+        rest, parameters = self._conditions(None, on_sort)
         direction = "DESC" if sort.is_descending else "ASC"
         number = self._key_number(sort.section, sort.key)
         return (
@@ -128,7 +147,8 @@ class Selection:
 
     # -- conditions and order --------------------------------------------------------------------------------------
 
-    def _conditions(self, driver: Predicate | None) -> tuple[str, list[object]]:
+    def _conditions(self, driver: Predicate | None, on_sort: Sequence[Predicate]) -> tuple[str, list[object]]:
+        """What else `e` has to fulfil, and `s` if these predicates are about it."""
         query = self._query
         clauses = ["e.kind = ?", "e.deleted IS NULL", "e.is_known = 1"]
         parameters: list[object] = [query.kind]
@@ -147,6 +167,11 @@ class Selection:
         for predicate in self._values:
             if predicate is driver:
                 continue
+            if predicate in on_sort:
+                condition, more = _value_sql(predicate, "s")
+                clauses.append(condition)
+                parameters += more
+                continue
             condition, more = _value_sql(predicate, "v")
             clauses.append(f"EXISTS (SELECT 1 FROM vals v WHERE v.entity = e.num AND v.key = ? AND {condition})")
             parameters += [self._key_number(predicate.section, predicate.key), *more]
@@ -158,12 +183,14 @@ class Selection:
         return "s.num" if sort.section else COLUMNS[sort.key]
 
     @staticmethod
-    def _order(sort: SortKey | None) -> str:
+    def _order(sort: SortKey | None, *, has_number: bool = False) -> str:
         if sort is None:
             return "e.updated DESC, e.num DESC"
         direction = "DESC" if sort.is_descending else "ASC"
         if not sort.section:
             return f"{COLUMNS[sort.key]} {direction}, e.num {direction}"
+        if has_number:
+            return f"s.num {direction}, e.num {direction}"
         # Numbers are sorted as numbers, before text; entities without the key come last in both directions.
         return f"s.time IS NULL, s.num IS NULL, s.num {direction}, s.text {direction}, e.num {direction}"
 

@@ -43,12 +43,14 @@ _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 class Store:
     """One store, as this process uses it. Made by `open_store`; all methods may be called from any thread."""
 
-    def __init__(self, root: str, description: Mapping[str, Any], cache_dir: str, durability: str) -> None:
+    def __init__(
+        self, root: str, description: Mapping[str, Any], cache_dir: str, durability: str, *, was_created: bool = False
+    ) -> None:
         self.root = root
         self.id: str = description["store_id"]
         self.durability = durability
         self.cache_dir = cache_dir
-        self.was_created = False
+        self.was_created = was_created
         capabilities = description.get("capabilities", {})
         sharing = description.get("sharing", "user")
         self.sharing: str = sharing if sharing in drive.SHARING else "user"
@@ -83,18 +85,29 @@ class Store:
             self._verified,
             os.path.join(cache_dir, "stores", self.id, "names"),
         )
-        self._index = Index(root, self.id, _IN_MEMORY if in_memory else os.path.join(folder, "index.sqlite"))
-        # (entity, section) -> key -> record time: what this process knows to be logged, so that a log call needs no
-        # query. Forgotten at each refresh that brought something of another writer.
+        self._index = Index(
+            root, self.id, _IN_MEMORY if in_memory else os.path.join(folder, "index.sqlite"), self._journal.stems
+        )
+        # What this process knows to be logged, so that a log call needs no query: its own part, which the index need
+        # not take in for that, and what it has asked for. Forgotten at each refresh that brought something of another
+        # writer. (entity, section) -> key -> record time:
         self._known: dict[tuple[str, str], dict[str, int]] = {}
         self._epochs: dict[tuple[str, str], int] = {}
         # Entities that this process created: nothing can have been logged to them before.
         self._created: set[str] = set()
+        # (kind, parent, name) -> what this process created, none of it renamed or deleted; None: the index must take
+        # in all that this process has logged before it can be asked for a name.
+        self._named: dict[tuple[str, str | None, str], EntityRow] | None = {} if was_created else None
+        # Whether `_named` is all that there is: for as long as nobody else writes into a store that was just made.
+        self._is_alone = was_created
         # Entities that were there at the last look, so that something may be made below them.
         self._parents: set[str] = set()
         self._written_ids: set[str] = set()
         self._has_deleted = False
         self._lock = threading.RLock()
+        # For creating and looking for a name in one step. Another one, because a look at a large store takes a while,
+        # and a log call must not wait for it.
+        self._name_lock = threading.RLock()
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_reopen, (self.root, self.cache_dir, self.durability))
@@ -168,6 +181,10 @@ class Store:
         """The folder that an archive was unpacked to, once. Raises MissingObject, BadContent."""
         return self._materializer.unpacked_path_of(digest, name)
 
+    def new_temporary_name(self) -> str:
+        """A path in this process's folder in `tmp/` that nothing else uses. Raises StoreWriteError."""
+        return self._temporary.new_name()
+
     def read_verified(self, digest: str) -> bytes:
         """A whole blob in memory, its hash checked on these bytes. Raises MissingObject, CorruptObject."""
         return self._objects.read_verified(digest)
@@ -221,24 +238,33 @@ class Store:
             self._parents.add(parent)
         generation = 0
         entity = ids.entity_id(kind, parent, name, generation)
-        if not is_fresh_name:
-            found = self.named(kind, parent, name)
-            if found is not None:
-                return found
-            # The id may belong to an entity that was deleted or renamed: the next generation is a new one.
-            while self._index.is_used(entity):
+        with self._name_lock:
+            if not is_fresh_name:
                 found = self.named(kind, parent, name)
                 if found is not None:
-                    return found  # made by another process since the look above
-                generation += 1
-                entity = ids.entity_id(kind, parent, name, generation)
-        at_ms = ids.now_ms() if at_ms is None else at_ms
-        fields: dict[str, Any] = {"type": kind, "parent": parent, "name": name, "at": at_ms}
-        if generation:
-            fields["gen"] = generation
-        time = self._append(records.ENTITY, entity, fields)
-        self._created.add(entity)
-        return EntityRow(entity, kind, parent, name, generation, at_ms, ids.milliseconds(time))
+                    return found
+                # The id may belong to an entity that was deleted or renamed: the next generation is a new one.
+                while self._is_used(entity):
+                    found = self.named(kind, parent, name)
+                    if found is not None:
+                        return found  # made by another process since the look above
+                    generation += 1
+                    entity = ids.entity_id(kind, parent, name, generation)
+            at_ms = ids.now_ms() if at_ms is None else at_ms
+            fields: dict[str, Any] = {"type": kind, "parent": parent, "name": name, "at": at_ms}
+            if generation:
+                fields["gen"] = generation
+            time = self._append(records.ENTITY, entity, fields)
+            self._created.add(entity)
+            made = EntityRow(entity, kind, parent, name, generation, at_ms, ids.milliseconds(time))
+            names = self._named
+            if names is not None:
+                names[kind, parent, name] = made
+        return made
+
+    def _is_used(self, entity: str) -> bool:
+        """Whether any record mentions this id; right behind a look for its name, which takes in those of others."""
+        return entity in self._written_ids or (not self._is_alone and self._index.is_used(entity))
 
     def create_new(self, kind: str, parent: str | None, name: str, *, at_ms: int | None = None) -> EntityRow:
         """A new entity of this kind, parent and name; of many callers on any hosts, one gets it. Durable.
@@ -337,6 +363,8 @@ class Store:
             for section, keys in (drop or {}).items():
                 for key in keys:
                     self._known.get((entity, section), {}).pop(key, None)
+            if "name" in sections.get(records.FIELDS, ()) or (drop and records.FIELDS in drop):
+                self._forget_names()
 
         for kind, digest in named:
             # A collection may have taken it in the very moment; from the record on, none does.
@@ -384,15 +412,17 @@ class Store:
 
     def require_absent(self, entity: str, section: str, keys: Iterable[str]) -> None:
         """Raises KeyTaken when a key is logged already, by whomever: asked before long work, and again by `put`."""
-        self.refresh()
+        self._look_at_others()
         self._require_absent(entity, section, keys, self._known_keys(entity, section))
 
     def _require_absent(self, entity: str, section: str, keys: Iterable[str], known: Mapping[str, int]) -> None:
         for key in keys:
             if key in known:
                 name = {"hyperparameters": "hyperparameter", "metrics": "metric"}.get(section, section.rstrip("s"))
+                row = self._index.entity(entity)
+                noun = row.kind.replace("_", " ") if row else "run"
                 raise KeyTaken(
-                    f"{name} {key!r} already exists in run {entity}; consider setting overwrite=True", key=key
+                    f"{name} {key!r} already exists in {noun} {entity}; consider setting overwrite=True", key=key
                 )
 
     def drop(self, entity: str, section: str, keys: Sequence[str]) -> None:
@@ -402,6 +432,8 @@ class Store:
             known = self._known.get((entity, section), {})
             for key in keys:
                 known.pop(key, None)
+            if section == records.FIELDS:
+                self._forget_names()
 
     def add_points(
         self, entity: str, key: str, points: Sequence[tuple[Any, int, int | None]], *, overwrite: bool = False
@@ -461,10 +493,7 @@ class Store:
         with self._lock:
             self._has_deleted = True
             self._written_ids.clear()
-            self._parents.clear()
-            self._known.clear()
-            self._epochs.clear()
-            self._created.clear()
+        self._forget()
 
     def flush(self) -> None:
         """Returns when everything logged so far survives a power cut. Raises StoreWriteError."""
@@ -484,13 +513,21 @@ class Store:
 
     def _append(self, kind: str, entity: str, fields: Mapping[str, Any]) -> int:
         # It is written into the record as it is. A look-up, because the expression costs 0.4 us of a log call's 10.
-        if entity not in self._written_ids:
-            if not _UUID.fullmatch(entity):
-                raise BadRecord(f"an entity's id is a UUID, not {entity!r}")
-            if self._has_deleted and kind != records.ENTITY:
-                self.entity(entity)  # what this process knows to be deleted takes no more values
-            self._written_ids.add(entity)
-        return self._journal.append(kind, entity, fields)
+        if entity in self._written_ids:
+            return self._journal.append(kind, entity, fields)
+        if not _UUID.fullmatch(entity):
+            raise BadRecord(f"an entity's id is a UUID, not {entity!r}")
+        if self._has_deleted and kind != records.ENTITY:
+            self._require_alive(entity)
+        time = self._journal.append(kind, entity, fields)
+        self._written_ids.add(entity)
+        return time
+
+    def _require_alive(self, entity: str) -> None:
+        """What this process knows to be deleted takes no more values; what is not made yet may get some before."""
+        self.refresh()
+        if self._index.is_used(entity):
+            self.entity(entity)
 
     def _known_keys(self, entity: str, section: str) -> dict[str, int]:
         known = self._known.get((entity, section))
@@ -506,18 +543,39 @@ class Store:
 
     def refresh(self) -> None:
         """Takes in what other processes, and this one, have logged."""
-        if self._index.refresh():
+        self._take_in(only_others=False)
+
+    def _look_at_others(self) -> None:
+        """Takes in what other processes have logged. What this one has, it knows: the index need not, and does not."""
+        if self._is_alone and not self._index.is_alone():
+            self._is_alone = False
+        if not self._is_alone:  # else there is no need of an index, and to make one takes longer than a first run
+            self._take_in(only_others=True)
+
+    def _take_in(self, *, only_others: bool) -> None:
+        news = self._index.refresh(only_others=only_others)
+        if news.is_of_others:
             self._journal.observe(self._index.newest_time)
-            with self._lock:
-                self._known.clear()
-                self._epochs.clear()
-                self._created.clear()
-                self._parents.clear()
-            if self.on_lost is not None and self._journal.stems:
-                self._tell_of_lost(self.on_lost)
+            self._forget()
+        if self.on_lost is not None and self._journal.stems and (news.is_of_others or news.record_count):
+            self._tell_of_lost(self.on_lost)
+
+    def _forget(self) -> None:
+        """Another writer has logged something: what was known to be there, or not to be there, may be otherwise."""
+        with self._lock:
+            self._known.clear()
+            self._epochs.clear()
+            self._created.clear()
+            self._parents.clear()
+            self._forget_names()
+
+    def _forget_names(self) -> None:
+        self._named = None
+        self._is_alone = False
 
     def _tell_of_lost(self, tell: Callable[[Conflict], None]) -> None:
-        for conflict in self._index.conflicts(self._journal.stems[-500:]):  # more parameters than SQLite may take
+        journals = list(self._journal.stems)[-500:]  # more parameters than SQLite may take
+        for conflict in self._index.conflicts(journals):
             mark = (conflict.journal, conflict.entity, conflict.section, conflict.key, conflict.time_ms)
             with self._lock:
                 if mark in self._told:
@@ -539,8 +597,14 @@ class Store:
 
     def named(self, kind: str, parent: str | None, name: str) -> EntityRow | None:
         """The living entity of that kind, parent and name, or None."""
-        self.refresh()
-        return self._index.named(kind, parent, name)
+        with self._name_lock:
+            self._look_at_others()
+            names = self._named
+            if names is None:
+                self.refresh()
+                names = self._named = {}
+            found = names.get((kind, parent, name))
+            return found if found is not None or self._is_alone else self._index.named(kind, parent, name)
 
     def find(self, query: Query, limit: int | None = None, offset: int = 0) -> list[EntityRow]:
         """The entities of a query, in its order."""
@@ -609,6 +673,16 @@ class Store:
         self.refresh()
         return self._index.state()
 
+    def forget_derived(self) -> None:
+        """Deletes this user's index and memories of this store; they are made anew at the next use."""
+        self._index.delete()
+        self._verified.delete()
+        self._sources.delete()
+        with self._lock:
+            self._known.clear()
+            self._epochs.clear()
+            self._created.clear()
+
     def lost_journals(self) -> list[str]:
         """Stems of journals that this user has read on this host and that are gone from the store."""
         return self._index.lost_journals()
@@ -634,10 +708,11 @@ class Store:
                 pass  # not acquired in time
 
     def _locks(self) -> tuple[Any, ...]:
-        return self._lock, self._index.lock, self._verified.lock, self._journal.lock
+        return self._name_lock, self._lock, self._index.lock, self._verified.lock, self._journal.lock
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
+        self._name_lock = threading.RLock()
         self._journal.forget_after_fork()
         self._temporary.forget_after_fork()
         self._index.forget_after_fork()
@@ -693,8 +768,7 @@ def open_store(
             if not create:
                 raise StoreNotFound(f"there is no store in {path}; make one with Client({path!r})", path=path)
             was_created = descriptions.create(path, sharing)
-        store = Store(path, read_description(path), os.fspath(cache_dir), durability)
-        store.was_created = was_created
+        store = Store(path, read_description(path), os.fspath(cache_dir), durability, was_created=was_created)
         if was_created and sharing == "user" and drive.of(path).is_careful:
             store.notes.append(
                 f"{path} is on a network drive and private to you; for a team: verta-local init PATH --shared"

@@ -12,6 +12,10 @@ from collections.abc import Callable
 from . import drive, files, ids, leases
 from .errors import CollectionRefused
 
+# Between making the file and signing it lie milliseconds: one that is empty for longer is that of a collection which
+# was killed just then, or met a full disk.
+_UNSIGNED_NS = 60 * 10**9
+
 
 class Turn:
     """A file that keeps a second collection from doing the same work. A courtesy: two at once lose nothing."""
@@ -60,8 +64,9 @@ class Turn:
         except (ValueError, KeyError, TypeError):
             owner, who = leases.Lease("", "", "", 0, 0, touched_ns), "somebody"
         now_ns = self._now_ns()
+        silence_ns = self._silence_ns if owner.pid else min(self._silence_ns, _UNSIGNED_NS)
         # A process of this machine that lives may also hang: after that time its turn is over too.
-        if owner.is_alive(now_ns, self._silence_ns) and now_ns - touched_ns <= self._silence_ns:
+        if owner.is_alive(now_ns, silence_ns) and now_ns - touched_ns <= silence_ns:
             raise CollectionRefused(
                 f"another garbage collection of this store is running ({who}); wait for it, "
                 f"or delete {self._path} if that is not so",

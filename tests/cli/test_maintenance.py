@@ -1,4 +1,4 @@
-"""`verta-local gc`, as a shell runs it."""
+"""`verta-local gc` and `verify --repair`, as a shell runs them."""
 
 from __future__ import annotations
 
@@ -116,3 +116,30 @@ def test_a_duration_has_a_unit(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="write 14d"):
         duration_s(text)
+
+
+def test_a_repair_says_what_it_found_restored_and_put_aside(client: Client, tmp_path: Path) -> None:
+    client.set_project("Text search")
+    client.set_experiment("Baselines")
+    run = client.set_experiment_run("first")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "shard").write_bytes(b"w" * 70_000)
+    run.log_artifact("checkpoint", str(tmp_path / "folder"))
+    run.log_artifact("shard", str(tmp_path / "folder" / "shard"))
+    (damaged,) = (path for path in Path(client.store_path, "trees").rglob("shard"))
+    damaged.unlink()
+    damaged.write_bytes(b"x" * 70_000)
+    environment = {**os.environ, "VERTA_LOCAL_STORE": client.store_path}
+
+    def verify(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "verta_local", "verify", *options]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    assert verify("--deep").returncode == 1
+    done = verify("--repair")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "found changed" in done.stdout and "key 'checkpoint'" in done.stdout
+    assert f"restored: {damaged}" in done.stdout and "put aside: " in done.stdout and "sound: " in done.stdout
+    assert damaged.read_bytes() == b"w" * 70_000
+    found = json.loads(verify("--repair", "--json").stdout)
+    assert found["is_clean"] and found["found"] == [] and "quarantine" in found["notes"][-1]

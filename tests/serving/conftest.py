@@ -31,7 +31,19 @@ def spec_of(class_name: str, run_id: str = "run-1", **more: Any) -> dict[str, An
 
 
 def processes_of(state_folder: Path) -> list[int]:
-    """Our processes that use this state folder, by their environment; zombies are not counted."""
+    """Supervisors and models that use this state folder; the warm parent of forks is not counted."""
+    return [pid for pid in _all_processes_of(state_folder) if not _is_nursery(pid)]
+
+
+def _is_nursery(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "verta nursery"
+    except OSError:
+        return False
+
+
+def _all_processes_of(state_folder: Path) -> list[int]:
+    """By their environment; zombies are not counted."""
     found = []
     wanted = f"VERTA_LOCAL_STATE={state_folder}".encode()
     for entry in Path("/proc").glob("[0-9]*"):
@@ -62,7 +74,7 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "models"))
     yield folder
     deadline = time.monotonic() + 5
-    while (left := processes_of(folder)) and time.monotonic() < deadline:
+    while (left := _all_processes_of(folder)) and time.monotonic() < deadline:
         time.sleep(0.02)
     for pid in left:
         os.kill(pid, signal.SIGKILL)

@@ -80,14 +80,16 @@ def test_a_process_that_has_ended_gets_no_request(server: Any, monkeypatch: pyte
 def test_a_request_that_a_dead_process_never_read_goes_to_the_next(
     server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits = ChildProcess._collect
+    endpoint = server.deploy("Dies")
+    launched = type(endpoint.versions()[0]._replicas[0].active._launched)
+    waits = launched.wait
 
-    def notice_late(self: ChildProcess, *arguments: Any) -> None:
-        waits(self, *arguments)
+    def notice_late(self: Any) -> None:
+        waits(self)
         time.sleep(0.3)  # the kernel has closed the lanes, and `ended` is not set yet
 
-    monkeypatch.setattr(ChildProcess, "_collect", notice_late)
-    endpoint = server.deploy("Dies")
+    monkeypatch.setattr(launched, "wait", notice_late)
+    server.deploy("Dies", version=2)  # its watching thread waits by the slow one
     os.kill(endpoint.status()["pid"], signal.SIGKILL)
     time.sleep(0.1)
     assert server.predict("pid").status == 200

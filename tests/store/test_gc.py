@@ -685,13 +685,20 @@ def test_a_second_collection_is_refused_while_one_runs(store: Store) -> None:
         ({"pid": 2**22 + 1, "machine": leases.this_machine()}, 0),  # killed, on this machine
         ({"pid": os.getpid(), "machine": leases.this_machine()}, 1.1),
         ({"pid": 1, "machine": "another"}, 1.1),
-        (None, 1.1),  # killed before it could write whose it is
+        (None, 0.02),  # killed before it could write whose it is
     ],
 )
 def test_the_turn_of_a_collection_that_died_is_taken(store: Store, about: dict[str, Any] | None, hours: float) -> None:
     turn_of(store).write_text(json.dumps({"user": "ann", "host": "here", **about}) if about else "")
     collect(store, rules=later(hours=hours))
     assert not turn_of(store).exists()
+
+
+def test_a_turn_that_is_not_signed_yet_counts_for_a_minute(store: Store) -> None:
+    turn_of(store).write_text("")
+    with pytest.raises(CollectionRefused, match="somebody"):
+        collect(store, rules=later(hours=0.01))
+    assert turn_of(store).exists()
 
 
 def test_the_turn_is_given_back_after_a_refusal(store: Store, run: str) -> None:

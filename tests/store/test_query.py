@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from new_entities import new_run
 
-from verta_store import Store, query
+from verta_store import Store, query, selection
 from verta_store.errors import BadQuery
 from verta_store.query import Query, SortKey, parse_predicate, parse_sort_key
 
@@ -247,3 +247,70 @@ def test_a_list_of_another_kind_knows_that_kinds_words_and_runs_do_not() -> None
         parse_predicate("stage == PRODUCTION")
     with pytest.raises(BadQuery):
         parse_sort_key("labels", "registered_model")
+
+
+def expected_order(values: dict[str, Any], sort: SortKey) -> list[tuple[Any, ...]]:
+    """What the sorted list of these values looks like: numbers, then texts."""
+    found = [rank_of(value) for value in values.values()]
+    numbers = sorted((one for one in found if one[1] == 0), reverse=sort.is_descending)
+    return numbers + sorted((one for one in found if one[1] == 1), reverse=sort.is_descending)
+
+
+def rank_of(value: Any) -> tuple[Any, ...]:
+    return (0, 0, value) if type(value) in (int, float) else (0, 1, str(value))
+
+
+@pytest.mark.parametrize("rare", [0, 1, 10**6])
+@bounded
+@given(
+    runs=st.lists(
+        st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from([0, 1, 2, 2.5, -1, "x", "y"])), max_size=12
+    ),
+    predicates=st.lists(
+        st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["==", "!=", ">", "<="]), st.sampled_from([0, 1, 2.5])),
+        max_size=3,
+    ),
+    key=st.sampled_from(["a", "b"]),
+    is_descending=st.booleans(),
+    best=st.none() | st.integers(0, 5),
+    limit=st.none() | st.integers(1, 5),
+)
+def test_wherever_a_search_begins_it_finds_the_same(
+    store: Store,
+    rare: int,
+    runs: list[dict[str, Any]],
+    predicates: list[tuple[str, str, float]],
+    key: str,
+    is_descending: bool,
+    best: int | None,
+    limit: int | None,
+) -> None:
+    project = store.create("project", None, f"project {next(COUNT)}").id
+    experiment = store.create("experiment", project, "experiment").id
+    for number, values in enumerate(runs):
+        store.put(store.create("run", experiment, f"run {number}").id, "metrics", values)
+    sort = SortKey("metrics", key, is_descending)
+    query = Query("run", experiment).where(*(f"metrics.{k} {o} {v}" for k, o, v in predicates))
+
+    def is_fulfilled(values: dict[str, Any]) -> bool:
+        # A text is other than any number, and neither smaller nor larger.
+        return all(
+            k in values and (o == "!=" if isinstance(values[k], str) else COMPARE[o](values[k], v))
+            for k, o, v in predicates
+        )
+
+    matching = [values for values in runs if is_fulfilled(values)]
+    expected = expected_order({str(n): values[key] for n, values in enumerate(matching) if key in values}, sort)
+    query = query._replace(sort=sort)
+    if best is not None:
+        expected = [one for one in expected if one[1] == 0][:best]
+        query = query._replace(top=(sort, best), sort=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "_RARE", rare)
+        found = store.find(query, limit)
+        count = store.count(query)
+    assert count == (len(expected) if best is not None else len(matching))
+    ranks = [rank_of(values[key]) for row in found if key in (values := store.values(row.id, "metrics"))]
+    assert ranks == expected[:limit]
+    assert len(found) == min(count, count if limit is None else limit)
+    assert len({row.id for row in found}) == len(found)

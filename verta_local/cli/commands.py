@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sqlite3
 import sys
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
     from ..run import ExperimentRun
 
 
-def _store(options: argparse.Namespace) -> Store:
+def open_chosen_store(options: argparse.Namespace) -> Store:
+    """The store that the options choose, with what is to be told of it said on standard error."""
     path, _ = config.choose_store(options.store)
     store = open_store(path, config.cache_dir(), durability=config.choose_durability())
     for note in store.notes:
@@ -32,7 +32,7 @@ def _store(options: argparse.Namespace) -> Store:
     return store
 
 
-def _row(store: Store, word: str) -> EntityRow:
+def row_of(store: Store, word: str) -> EntityRow:
     """The run that a user means: its id, the beginning of one, or a name that only one run has.
 
     Raises:
@@ -55,11 +55,12 @@ def _row(store: Store, word: str) -> EntityRow:
     return EntityRow(*exact[0])
 
 
-def _run(options: argparse.Namespace) -> ExperimentRun:
+def run_of(options: argparse.Namespace) -> ExperimentRun:
+    """The run that a command names."""
     from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
 
-    store = _store(options)
-    return ExperimentRun(store, _row(store, options.run_name))
+    store = open_chosen_store(options)
+    return ExperimentRun(store, row_of(store, options.run_name))
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -90,109 +91,9 @@ def init(options: argparse.Namespace) -> int:
     return 0
 
 
-def serve(options: argparse.Namespace) -> int:
-    """`verta-local serve RUN ...`"""
-    from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
-    from ..serving import ServedModel, serve_foreground  # noqa: PLC0415 - start-up time
-
-    store = _store(options)
-    specs = [ExperimentRun(store, _row(store, word)).model_spec(for_deployment=True) for word in options.runs]
-
-    def announce(models: list[ServedModel]) -> None:
-        for model in models:
-            print(f"serving {plain(model.run_name)}\n  url    {model.url}\n  token  {model.token or '(none)'}")
-            print(f"  try    {model.curl}")
-        print("Ctrl-C ends it; requests in flight are answered.", flush=True)
-
-    code: int = serve_foreground(
-        specs,
-        host=options.host,
-        port=options.port,
-        token=options.token,
-        no_token=options.no_token,
-        on_ready=announce,
-        **_process_settings(options),
-    )
-    return code
-
-
-def predict(options: argparse.Namespace) -> int:
-    """`verta-local predict RUN [JSON]`"""
-    text = sys.stdin.read() if options.data == "-" else options.data
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"the input is not JSON ({error}); text needs quotes of its own: '\"like this\"'") from error
-    if options.run_name.startswith(("http://", "https://")):
-        from ..deployment import DeployedModel  # noqa: PLC0415 - start-up time
-
-        model = DeployedModel.from_url(options.run_name, options.token)
-    else:
-        run = _run(options)
-        if run.get_deployment_status()["status"] not in ("deployed", "deploying"):
-            raise ValueError(
-                f"the model of run {run.name!r} is not currently deployed; deploy it with: "
-                f"verta-local deploy {run.id[:8]}"
-            )
-        model = run.get_deployed_model()
-    print(json.dumps(model.predict(data), ensure_ascii=False))
-    return 0
-
-
-def deploy(options: argparse.Namespace) -> int:
-    """`verta-local deploy RUN`"""
-    run = _run(options)
-    status = run.deploy(
-        path=options.path,
-        token=options.token,
-        no_token=options.no_token,
-        wait=True,
-        canary=options.canary,
-        **_process_settings(options),
-    )
-    print(f"{status['status']}\n  url    {status['url']}\n  token  {status['token'] or '(none)'}")
-    return 0
-
-
-def _process_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What was said of a model's processes; what was not said keeps its default."""
-    said = {
-        "threads": options.threads,
-        "replicas": options.replicas,
-        "queue_limit": options.queue,
-        "predict_timeout_s": options.timeout,
-    }
-    return {name: value for name, value in said.items() if value is not None}
-
-
-def undeploy(options: argparse.Namespace) -> int:
-    """`verta-local undeploy RUN`"""
-    print(_run(options).undeploy(wait=True)["status"])
-    return 0
-
-
-def status(options: argparse.Namespace) -> int:
-    """`verta-local status`"""
-    from ..deployment import local  # noqa: PLC0415 - start-up time
-
-    found = local.list_deployments()
-    if not found:
-        print("nothing is deployed")
-        return 0
-    rows = [
-        (str(d["run_id"])[:8], plain(str(d.get("run_name") or "")), _state_word(d), str(d["url"] or "")) for d in found
-    ]
-    print_table(("RUN", "NAME", "STATUS", "URL"), rows)
-    return 0
-
-
-def _state_word(deployment: dict[str, Any]) -> str:
-    return f"{deployment['status']}{' (foreground)' if deployment.get('is_foreground') else ''}"
-
-
 def ls(options: argparse.Namespace) -> int:
     """`verta-local ls`"""
-    store = _store(options)
+    store = open_chosen_store(options)
     sort: SortKey | None = parse_sort_key(options.sort, is_descending=True) if options.sort else None
     query = Query("run", sort=sort).where(*options.where)
     rows = store.find(query, options.n or None)
@@ -235,8 +136,8 @@ def ls(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """`verta-local show RUN`"""
-    run = _run(options)
-    store = _store(options)
+    run = run_of(options)
+    store = open_chosen_store(options)
     experiment = store.entity(run._parent or "")
     project = store.entity(experiment.parent or "")
     sections = {name: store.values(run.id, name) for name in (HYPERPARAMETERS, METRICS, ATTRIBUTES, ARTIFACTS)}
@@ -274,7 +175,7 @@ def artifacts(options: argparse.Namespace) -> int:
         options.action, options.run_name = "ls", options.action
     if options.action not in ("ls", "get") or options.run_name is None:
         raise ValueError("say: verta-local artifacts ls RUN, or: verta-local artifacts get RUN KEY [TARGET]")
-    run = _run(options)
+    run = run_of(options)
     if options.action == "ls":
         _print_artifacts(run._store.values(run.id, ARTIFACTS))
         return 0
@@ -302,7 +203,7 @@ def verify(options: argparse.Namespace) -> int:
 
     from verta_store.fsck import verify as verify_store  # noqa: PLC0415 - start-up time
 
-    report = verify_store(_store(options), deep=options.deep)
+    report = verify_store(open_chosen_store(options), deep=options.deep)
     if options.json:
         print_json({**asdict(report), "is_clean": report.is_clean})
         return 0 if report.is_clean else 1
@@ -322,7 +223,7 @@ def query(options: argparse.Namespace) -> int:
     """`verta-local query SQL`"""
     from sqlite_utils import Database  # noqa: PLC0415 - start-up time
 
-    store = _store(options)
+    store = open_chosen_store(options)
     store.refresh()
     database = Database(store.reading_connection())
     try:

@@ -1,4 +1,4 @@
-"""Looking after a store: the collection of garbage."""
+"""Looking after a store: verification, repair, and the collection of garbage."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from verta_store import open_store
-
-from .. import config
+from .commands import open_chosen_store
 from .terminal import plain, print_json, print_table, show_size, show_time
 
 if TYPE_CHECKING:
@@ -37,8 +35,7 @@ def gc(options: argparse.Namespace) -> int:
 
     from verta_store.gc import DEFAULT_GRACE_S, collect  # noqa: PLC0415 - start-up time
 
-    path, _ = config.choose_store(options.store)
-    store = open_store(path, config.cache_dir(), durability=config.choose_durability())
+    store = open_chosen_store(options)
     grace_s = DEFAULT_GRACE_S if options.grace is None else options.grace
     report = collect(store, grace_s=grace_s, is_alone=options.i_am_alone, is_dry_run=options.dry_run)
     if options.json:
@@ -73,6 +70,53 @@ def gc(options: argparse.Namespace) -> int:
     for note in report.notes:
         print(f"note: {plain(note)}")
     return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """`verta-local verify [--deep] [--repair]`: exit code 0 for a sound store, 1 for a damaged one."""
+    from dataclasses import asdict  # noqa: PLC0415 - start-up time
+
+    from verta_store.fsck import verify as verify_store  # noqa: PLC0415 - start-up time
+
+    store = open_chosen_store(options)
+    repaired = None
+    if options.repair:
+        from verta_store.repair import repair  # noqa: PLC0415 - start-up time
+
+        repaired = repair(store)
+        report = repaired.after
+    else:
+        report = verify_store(store, deep=options.deep)
+    if options.json:
+        about = {**asdict(report), "is_clean": report.is_clean}
+        if repaired is not None:
+            about |= {
+                "found": [asdict(problem) for problem in repaired.before.problems],
+                "restored": repaired.restored,
+                "set_aside": repaired.set_aside,
+                "notes": [*report.notes, *repaired.notes],
+            }
+        print_json(about)
+        return 0 if report.is_clean else 1
+    if repaired is not None:
+        for problem in repaired.before.problems:
+            print(plain(f"found {problem}"))
+        for path in repaired.set_aside:
+            print(plain(f"put aside: {path}"))
+        for path in repaired.restored:
+            print(plain(f"restored: {path}"))
+        for note in repaired.notes:
+            print(f"note: {plain(note)}")
+    for problem in report.problems:
+        print(plain(f"{'still ' if repaired else ''}{problem}"))
+    for note in report.notes:
+        print(f"note: {plain(note)}")
+    read = f"{report.journal_count} journals, {report.record_count:,} records, {report.blob_count} blobs"
+    read += f", {report.tree_count} folders with {report.file_count:,} files"
+    depth = f"every byte ({show_size(report.bytes_read)})" if report.is_deep else "sizes; --deep reads every byte"
+    result = "sound" if report.is_clean else f"{len(report.problems)} PROBLEMS"
+    print(f"{result}: {read}; checked {depth}")
+    return 0 if report.is_clean else 1
 
 
 def _show(amount: Amount) -> str:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from .._version import __version__
-from . import commands, doctor, maintenance
+from . import commands, doctor, maintenance, serving
 
 _EPILOG = """\
 RUN is a run's id, the beginning of one, or a name that only one run has.
@@ -62,18 +62,26 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     serve = add(
-        "serve", commands.serve, "serve the models of runs in the foreground, until Ctrl-C", "verta-local serve RUN"
+        "serve", serving.serve, "serve the models of runs in the foreground, until Ctrl-C", "verta-local serve RUN"
     )
-    serve.add_argument("runs", metavar="RUN", nargs="+", help="the runs to serve")
+    serve.add_argument("runs", metavar="RUN", nargs="*", help="the runs to serve")
+    serve.add_argument("--all", action="store_true", help="those that are deployed on this machine, as after a restart")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, default=0, help="the port (0: a free one)")
     serve.add_argument("--token", default=None, help="what callers must send as Access-Token (a random one)")
     serve.add_argument("--no-token", action="store_true", help="let everybody on this machine call the model")
+    serve.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME:PORT",
+        help="a Host name to answer to; may be repeated",
+    )
     add_process_settings(serve)
 
     predict = add(
         "predict",
-        commands.predict,
+        serving.predict,
         "ask a deployed model",
         "verta-local predict RUN '\"how do I sort a list?\"'",
     )
@@ -81,16 +89,17 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("data", nargs="?", default="-", help="the input as JSON; without it standard input")
     predict.add_argument("--token", default=None, help="the token, with a URL")
 
-    deploy = add("deploy", commands.deploy, "serve a run's model in the background", "verta-local deploy RUN")
+    deploy = add("deploy", serving.deploy, "serve a run's model in the background", "verta-local deploy RUN")
     deploy.add_argument("run_name", metavar="RUN")
     deploy.add_argument("--path", default=None, help="the last part of the URL (the run's id)")
     deploy.add_argument("--token", default=None, help="what callers must send as Access-Token (a random one)")
     deploy.add_argument("--no-token", action="store_true", help="let everybody on this machine call the model")
     deploy.add_argument("--canary", default=None, metavar="SHARE", help="its share of the requests at --path, as 10%%")
     add_process_settings(deploy)
-    undeploy = add("undeploy", commands.undeploy, "end a run's deployment", "verta-local undeploy RUN")
+    undeploy = add("undeploy", serving.undeploy, "end a run's deployment", "verta-local undeploy RUN")
     undeploy.add_argument("run_name", metavar="RUN")
-    add("status", commands.status, "list this user's deployments on this machine", "verta-local status")
+    status = add("status", serving.status, "list this user's deployments on this machine", "verta-local status")
+    status.add_argument("--json", action="store_true", help="for programs")
 
     ls = add(
         "ls",
@@ -115,8 +124,13 @@ def make_parser() -> argparse.ArgumentParser:
     artifacts.add_argument("key", nargs="?", help="the artifact to copy out")
     artifacts.add_argument("target", nargs="?", default=".", help="the folder to copy it into, or the new path (.)")
 
-    verify = add("verify", commands.verify, "look for damage in the store; change nothing", "verta-local verify --deep")
+    verify = add("verify", maintenance.verify, "look for damage in the store", "verta-local verify --deep")
     verify.add_argument("--deep", action="store_true", help="hash every stored byte again")
+    verify.add_argument(
+        "--repair",
+        action="store_true",
+        help="put what is damaged aside, restore what the store holds twice, make the index anew; nothing is deleted",
+    )
     verify.add_argument("--json", action="store_true", help="for programs")
 
     gc = add(

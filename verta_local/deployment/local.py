@@ -13,6 +13,7 @@ from typing import Any
 
 from verta_local import config
 from verta_local.deployment.supervisor import Admin, StateFile, SupervisorGone, find, find_foreground, is_running, start
+from verta_local.deployment.tokens import keep_token, kept_token
 from verta_local.deployment_settings import (
     DEFAULT_PREDICT_TIMEOUT_S,
     DEFAULT_QUEUE_LIMIT,
@@ -52,10 +53,10 @@ def deploy(
 
     Where another store's run has that URL (run ids derive from names), a part of the store's id comes before the
     run id. What is deployed already stays as it is; a changed model, or another run at the same path, takes over
-    without a lost request. `token` None: a random one of 256 bits, or the present one. `wait` returns when the model
-    answers. `replicas` processes run `threads` requests each at a time; one that takes longer than
-    `predict_timeout_s` fails; more than `queue_limit` that wait are refused. `canary` ("10%", 0.1) gives the run that
-    share of the requests of the run that is deployed at `path`.
+    without a lost request. `token` None: the one that it had last, else a random one of 256 bits. `wait` returns
+    when the model answers. `replicas` processes run `threads` requests each at a time; one that takes longer than
+    `predict_timeout_s` fails; more than `queue_limit` that wait are refused. `canary` ("10%", 0.1) gives the run
+    that share of the requests of the run that is deployed at `path`.
 
     Raises:
         DeploymentError: "model deployment is failing;" and the model's own traceback (with `wait`); or the serving
@@ -66,7 +67,7 @@ def deploy(
     order = {
         "spec": spec,
         "path": path,
-        "token": check_token(token, no_token),
+        "token": check_token(token, no_token) or (None if no_token else kept_token(spec, path)),
         "no_token": no_token,
         "threads": check_threads(threads),
         "predict_timeout_s": check_predict_timeout_s(predict_timeout_s),
@@ -179,6 +180,7 @@ def _order(order: dict[str, Any]) -> tuple[Admin, dict[str, Any]]:
                     time.sleep(0.25)  # it is on its way out: another one is needed
                     continue
                 if code == 200:
+                    keep_token(order["spec"], order["path"], found["token"])
                     return admin, found
                 admin.close()
                 text = found.get("message", f"status {code}") if isinstance(found, dict) else f"status {code}"

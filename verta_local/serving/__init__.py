@@ -1,7 +1,8 @@
 """The server that deployed models run in: one small supervisor, one child process a model.
 
     frames  wire  logfile  guard  metrics                  what travels, how it is read, who may speak
-    child                                                   the model's process
+    child, nursery                                          the model's process, and the warm parent of its forks
+    launch                                                  how such a process is started
     process > version > endpoint > table                    a child, a program's replicas, a URL, all of them
     listener, front, admin > supervisor                     HTTP
     background, foreground                                  the two ways to run a supervisor
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ServedModel", "serve_foreground"]
+__all__ = ["ModelToServe", "ServedModel", "serve_foreground"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from verta_local.serving import frames
+from verta_local.serving.launch import Launcher
 from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import ChildGone, ChildProcess, PredictTimeout, Program
 from verta_local.serving.version import DEPLOYED, DEPLOYING, ERROR, STOPPED, Version
@@ -45,13 +46,13 @@ class Answer:
 class Endpoint:
     """A route with a model behind it. All methods may be called from any thread."""
 
-    def __init__(self, route: str, program: Program, token: str | None, log_folder: Path, work_folder: Path) -> None:
+    def __init__(self, route: str, program: Program, token: str | None, log_folder: Path, launcher: Launcher) -> None:
         self.route = route
         self.token = token
         self.created_at = time.time()
         self.restarts: Counter[tuple[str, str]] = Counter()  # (run id, reason) -> how often
         self._log_folder = log_folder
-        self._work_folder = work_folder
+        self._launcher = launcher
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._first_program = program
@@ -364,7 +365,7 @@ class Endpoint:
 
     def _new_version(self, program: Program) -> Version:
         log = self._log_of(program)
-        return Version(program, self._generation, log, self._work_folder, self._lock, self)
+        return Version(program, self._generation, log, self._launcher, self._lock, self)
 
     def _promote(self, version: Version) -> None:
         if version is self._canary:

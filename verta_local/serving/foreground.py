@@ -11,18 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from verta_local import config
-from verta_local.deployment_settings import (
-    DEFAULT_PREDICT_TIMEOUT_S,
-    DEFAULT_QUEUE_LIMIT,
-    DEFAULT_REPLICAS,
-    DEFAULT_THREADS,
-    check_token,
-)
+from verta_local.deployment_settings import check_token
 from verta_local.interpreter import Interpreter
 from verta_local.serving.background import state_of, write_private
 from verta_local.serving.endpoint import DEPLOYED, ERROR, Endpoint
@@ -43,38 +37,45 @@ class ServedModel:
     curl: str
 
 
+@dataclass(frozen=True)
+class ModelToServe:
+    """A model spec, at which path (the run's id by default), with which token and settings of its own."""
+
+    spec: dict[str, Any]
+    path: str | None = None
+    token: str | None = field(default=None, repr=False)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
 def serve_foreground(
-    specs: Sequence[dict[str, Any]],
+    models: Sequence[ModelToServe | dict[str, Any]],
     *,
     host: str = "127.0.0.1",
     port: int = 0,
     token: str | None = None,
     no_token: bool = False,
     on_ready: Callable[[list[ServedModel]], None] | None = None,
-    threads: int = DEFAULT_THREADS,
-    predict_timeout_s: float = DEFAULT_PREDICT_TIMEOUT_S,
-    replicas: int = DEFAULT_REPLICAS,
-    queue_limit: int = DEFAULT_QUEUE_LIMIT,
     allowed_hosts: tuple[str, ...] = (),
     show_output: bool = True,
     _loader: str = DEFAULT_LOADER,
+    **settings: Any,
 ) -> int:
-    """Serves models (model spec dicts) in this process until SIGINT or SIGTERM; returns the exit code.
+    """Serves models (or their spec dicts) in this process until SIGINT or SIGTERM; returns the exit code.
 
     `token` None makes a random one for each model, `no_token` leaves it out (on a loopback address only).
-    `replicas`, `threads`, `predict_timeout_s` and `queue_limit` are of each model. `on_ready` is called once, from
-    another thread, when every model answers. What the models print goes to stderr when `show_output`. A setting that
-    cannot be: one sentence on stderr, exit code 1. A model that does not load: its traceback on stderr, exit code 1.
-    The first Ctrl-C answers what is in flight, the second ends at once.
+    `settings` (`replicas`, `threads`, `predict_timeout_s`, `queue_limit`) go before a model's own. `on_ready` is
+    called once, from another thread, when every model answers. What the models print goes to stderr when
+    `show_output`. A setting that cannot be: one sentence on stderr, exit code 1. A model that does not load: its
+    traceback on stderr, exit code 1. The first Ctrl-C answers what is in flight, the second ends at once.
     """
     try:
         interpreter = Interpreter.current()
+        wanted = [model if isinstance(model, ModelToServe) else ModelToServe(model) for model in models]
         programs = [
-            Program(spec, interpreter, threads, predict_timeout_s, _loader, replicas=replicas, queue_limit=queue_limit)
-            for spec in specs
+            Program(model.spec, interpreter, loader=_loader, **{**model.settings, **settings}) for model in wanted
         ]
         check_token(token, no_token)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         return fail(str(error))
     folder = config.state_dir() / "foreground" / str(os.getpid())
     _remove_leftovers(folder.parent)
@@ -93,8 +94,9 @@ def serve_foreground(
     state_file = config.serving_dir() / f"foreground-{os.getpid()}.json"
     endpoints: list[Endpoint] = []
     try:
-        for program in programs:
-            endpoints.append(supervisor.deploy_program(program, None, token, no_token))
+        for model, program in zip(wanted, programs, strict=True):
+            its_token = model.token if token is None and not no_token else token
+            endpoints.append(supervisor.deploy_program(program, model.path, its_token, no_token))
         state_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(state_file, json.dumps(state_of(supervisor)).encode("ascii"))
     except (ValueError, OSError) as error:

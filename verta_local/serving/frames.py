@@ -25,6 +25,8 @@ EXIT = 11  # control lane, to the child: end in an orderly way
 READY = 20  # control lane, from the child: the body is JSON {"batch_predict": bool}
 FAILED = 21  # control lane, from the child: the body is JSON {"message", "traceback"}
 
+PASSED = "fd"  # the first argument of a child that has its lanes as descriptors
+
 _HEADER = struct.Struct("!HHIQ")
 _FIRST_READ_BYTES = 64 * 1024
 _JOIN_BELOW_BYTES = 64 * 1024  # a copy of less than this is cheaper than a second system call
@@ -121,7 +123,7 @@ class LaneEnds:
         pairs = [socket.socketpair() for _ in range(count)]
         handed = [child for _, child in pairs]
         numbers = tuple(child.fileno() for child in handed)
-        return cls(["fd", *map(str, numbers)], numbers, {}, [own for own, _ in pairs], handed)
+        return cls([PASSED, *map(str, numbers)], numbers, {}, [own for own, _ in pairs], handed)
 
     def connected(self) -> list[socket.socket]:
         """The lanes, once the child was started. Raises: OSError when the child does not come."""
@@ -172,7 +174,7 @@ _KEY_VARIABLE = "VERTA_LOCAL_LANE_KEY"
 
 def child_lanes(arguments: list[str]) -> list[socket.socket]:
     """In the child: its ends of the lanes, control lane first, from the arguments that `LaneEnds` made."""
-    if arguments[0] == "fd":
+    if arguments[0] == PASSED:
         lanes = [socket.socket(fileno=int(number)) for number in arguments[1:]]
         for lane in lanes:
             lane.set_inheritable(False)  # a program that the model starts must not keep a lane open

@@ -8,14 +8,11 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from verta_local.deployment_settings import (
@@ -30,12 +27,12 @@ from verta_local.deployment_settings import (
 )
 from verta_local.interpreter import Interpreter
 from verta_local.serving import frames
+from verta_local.serving.launch import Launcher
 from verta_local.serving.logfile import LogFile
 
 DEFAULT_LOADER = "verta_local.loading:load_model"
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
 _EXIT_GRACE_S = 3.0
-_CAN_WAIT_WITHOUT_COLLECTING = hasattr(os, "waitid")
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ class _Lane:
 class ChildProcess:
     """One running copy of a model. The idle lanes are guarded by the lock of the deployment that owns it."""
 
-    def __init__(self, program: Program, log: LogFile, work_folder: Path, observer: Observer) -> None:
+    def __init__(self, program: Program, log: LogFile, launcher: Launcher, observer: Observer) -> None:
         self.program = program
         self.about: dict[str, Any] = {}  # what its model is like, once it is ready
         self.is_ready = False
@@ -153,13 +150,11 @@ class ChildProcess:
         self.started_at = time.monotonic()
         self.log = log
         self._observer = observer
-        self._signal_lock = threading.Lock()  # a process is not signalled once it was collected: its id is free then
-        self._is_collected = False
-        self._start(work_folder)
+        self._start(launcher)
 
     @property
     def pid(self) -> int:
-        return self._popen.pid
+        return self._launched.pid
 
     @property
     def can_take(self) -> bool:
@@ -199,13 +194,13 @@ class ChildProcess:
     @property
     def was_killed(self) -> bool:
         """Whether it is known to have ended by a signal."""
-        code = self._popen.returncode
+        code = self._launched.returncode
         return code is not None and code < 0
 
     def ending(self) -> str:
         """How the process ended, as the end of a sentence, with the last lines that it wrote."""
         self.ended.wait(2.0)  # the lane closes a moment before the exit code is known
-        code = self._popen.returncode
+        code = self._launched.returncode
         if code is None:
             how = "closed its connection"
         elif code < 0:
@@ -234,36 +229,15 @@ class ChildProcess:
 
     def kill(self) -> None:
         """Sends SIGKILL to the process and all that it started."""
-        with self._signal_lock:
-            if not self._is_collected:
-                self._kill_group()
+        self._launched.kill()
 
-    def _kill_group(self) -> None:
-        try:
-            if sys.platform != "win32":
-                os.killpg(self._popen.pid, signal.SIGKILL)
-            else:
-                self._popen.kill()
-        except (ProcessLookupError, PermissionError):  # PermissionError: macOS, for a process that has ended
-            pass
-
-    def _start(self, work_folder: Path) -> None:
+    def _start(self, launcher: Launcher) -> None:
         program = self.program
         ends = frames.LaneEnds.open(2 + program.threads)
-        environment = {**program.interpreter.environment, **ends.environment}
         log = self.log.open_append()
         self._log_start_byte = self.log.size_bytes()  # after opening, which may begin a new file
         try:
-            popen = subprocess.Popen(
-                program.interpreter.command("verta_local.serving.child", ends.arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=work_folder,
-                env=environment,
-                pass_fds=ends.inherited,
-                start_new_session=True,  # Ctrl-C in the supervisor's terminal is not for the child
-            )
+            launched = launcher.start(program, ends, log)
         except BaseException:
             ends.close()
             raise
@@ -272,21 +246,20 @@ class ChildProcess:
         try:
             lanes = ends.connected()
         except OSError:
-            popen.kill()
-            popen.wait()
+            launched.kill()
+            launched.wait()
             ends.close()
             raise
         for lane in lanes[2:]:
             lane.settimeout(program.predict_timeout_s)
         self._control, self._lifeline, *self._lanes = map(_Lane, lanes)
-        self._popen = popen
+        self._launched = launched
 
     def watch(self) -> None:
         """Begins to load the model and to report to the observer; call once."""
-        name = f"watch-{self._popen.pid}"
-        threading.Thread(target=self._watch, name=name, args=(self._popen,), daemon=True).start()
+        threading.Thread(target=self._watch, name=f"watch-{self.pid}", daemon=True).start()
 
-    def _watch(self, popen: subprocess.Popen[bytes]) -> None:
+    def _watch(self) -> None:
         order = {
             "spec": self.program.spec,
             "loader": self.program.loader,
@@ -295,7 +268,7 @@ class ChildProcess:
         try:
             with self._control.using() as (control, reader):
                 frames.send_frame(control, frames.LOAD, json.dumps(order).encode())
-                report = self._first_report(popen, control, reader)
+                report = self._first_report(control, reader)
         except (EOFError, OSError):
             report = None
         if report is not None and report.code == frames.READY:
@@ -306,48 +279,18 @@ class ChildProcess:
             found = json.loads(report.body)
             self.reported_failure = True
             self._observer.child_failed(self, str(found["message"]), str(found["traceback"]))
-        self._collect(popen)
+        self._launched.wait()
         self.ended.set()
         for lane in (self._control, self._lifeline, *self._lanes):
             lane.end()
         self._observer.child_ended(self)
 
-    def _first_report(
-        self, popen: subprocess.Popen[bytes], control: socket.socket, reader: frames.FrameReader
-    ) -> frames.Frame | None:
+    def _first_report(self, control: socket.socket, reader: frames.FrameReader) -> frames.Frame | None:
         """READY or FAILED, or None when the child ended before it said either. Raises: EOFError, OSError."""
         # Not one long read: a program that the loading model started may keep the other end open after its death.
         with selectors.DefaultSelector() as selector:
             selector.register(control, selectors.EVENT_READ)
             while not selector.select(timeout=0.5):
-                if _has_ended(popen):
+                if self._launched.has_ended():
                     return None
         return reader.read()
-
-    def _collect(self, popen: subprocess.Popen[bytes]) -> None:
-        """Waits for the end of the process, ends what it started, and collects it."""
-        if not _CAN_WAIT_WITHOUT_COLLECTING:
-            popen.wait()
-            self._is_collected = True
-            return
-        try:
-            os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
-        except ChildProcessError:
-            pass  # the program around us has collected it: nothing is known of its group any more
-        else:
-            with self._signal_lock:
-                # Not collected yet, so the group's number cannot have been given to anyone else.
-                self._kill_group()
-        with self._signal_lock:
-            popen.wait()
-            self._is_collected = True
-
-
-def _has_ended(popen: subprocess.Popen[bytes]) -> bool:
-    """Whether the process has ended; it is not collected by that where the system allows."""
-    if not _CAN_WAIT_WITHOUT_COLLECTING:
-        return popen.poll() is not None
-    try:
-        return os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
-    except ChildProcessError:
-        return True

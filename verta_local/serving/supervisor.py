@@ -15,6 +15,7 @@ from typing import Any
 from verta_local.serving.endpoint import Endpoint
 from verta_local.serving.front import PREDICT_PREFIX, Front, WsgiApplication
 from verta_local.serving.guard import Guard, is_loopback
+from verta_local.serving.launch import Launcher
 from verta_local.serving.listener import HttpServer
 from verta_local.serving.metrics import Metrics
 from verta_local.serving.process import BODY_LIMIT_BYTES, Program
@@ -32,6 +33,7 @@ class Supervisor:
     """Serves models on `host` and `port` (0: any free one) from the moment it is made; `run()` blocks until the end.
 
     `admin_token` None leaves the admin routes out. `body_limit_bytes` bounds a request's body.
+    `may_fork` False starts a fresh interpreter for every model (see `launch`).
     Raises: ValueError for what is no host or port; OSError when the address cannot be bound; StateFolderError.
     """
 
@@ -45,6 +47,7 @@ class Supervisor:
         body_limit_bytes: int = BODY_LIMIT_BYTES,
         allowed_hosts: tuple[str, ...] = (),
         on_change: Callable[[], None] = lambda: None,
+        may_fork: bool = True,
     ) -> None:
         self.host = host
         self.instance = secrets.token_hex(16)
@@ -62,7 +65,8 @@ class Supervisor:
             raise StateFolderError(
                 f"cannot write to {work_folder} ({error.strerror or error}): set VERTA_LOCAL_STATE to another folder"
             ) from None
-        self.table = EndpointTable(state_folder / "logs", work_folder, on_change)
+        self._launcher = Launcher(work_folder, may_fork)
+        self.table = EndpointTable(state_folder / "logs", self._launcher, on_change)
         self._front = Front(self.table, self.metrics, self._flask_app)
         self.server = HttpServer(self._front, host, port, body_limit_bytes)
         self.port = self.server.port
@@ -116,6 +120,7 @@ class Supervisor:
     def abandon(self) -> None:
         """Stops listening and ends all children at once; in place of `run()`, when something else went wrong."""
         self.table.kill_all()
+        self._launcher.close()
         self.server.drain(0.0, lambda: True)
 
     def run(self, *, handle_signals: bool = True) -> int:
@@ -140,6 +145,7 @@ class Supervisor:
         finally:
             self._ended.set()
             self.table.kill_all()
+            self._launcher.close()
         return self.exit_code
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from verta_local.deployment_settings import check_canary, check_token
 from verta_local.serving.endpoint import ERROR, STOPPED, Endpoint
+from verta_local.serving.launch import Launcher
 from verta_local.serving.process import Program
 
 _ROUTE = re.compile(r"[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*")
@@ -36,9 +37,9 @@ class EndpointTable:
     would get another model's answers.
     """
 
-    def __init__(self, log_folder: Path, work_folder: Path, on_change: Callable[[], None]) -> None:
+    def __init__(self, log_folder: Path, launcher: Launcher, on_change: Callable[[], None]) -> None:
         self._log_folder = log_folder
-        self._work_folder = work_folder
+        self._launcher = launcher
         self._on_change = on_change
         self._lock = threading.Lock()
         self._order_lock = threading.Lock()  # held through a whole deploy; no endpoint goes in the middle of it
@@ -102,7 +103,7 @@ class EndpointTable:
                     endpoint = self._endpoints[route] = before
                 if endpoint is None:
                     made = secrets.token_urlsafe(32)
-                    endpoint = Endpoint(route, program, made, self._log_folder, self._work_folder)
+                    endpoint = Endpoint(route, program, made, self._log_folder, self._launcher)
                     self._endpoints[route] = endpoint
                 moved = before if before is not None and before is not endpoint else None
                 moved_canary = moved is not None and moved.program.identity != program.identity

@@ -12,9 +12,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any, Protocol
 
+from verta_local.serving.launch import Launcher
 from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import ChildProcess, Program
 from verta_local.tracebacks import without_folders
@@ -59,7 +59,7 @@ class Version:
         program: Program,
         generation: int,
         log: LogFile,
-        work_folder: Path,
+        launcher: Launcher,
         lock: Any,  # a threading.RLock, which is a function in older Pythons
         owner: VersionOwner,
     ) -> None:
@@ -73,7 +73,7 @@ class Version:
         self.restarts = 0
         self.lane_free = threading.Condition(lock)  # wakes one waiting request
         self._changed = threading.Condition(lock)  # what is in flight on a retiring child
-        self._work_folder = work_folder
+        self._launcher = launcher
         self._owner = owner
         self._replicas = [_Replica() for _ in range(program.replicas)]
         self._retiring: set[ChildProcess] = set()
@@ -242,7 +242,7 @@ class Version:
                 return
             replica.is_spawning = True
         try:
-            child = ChildProcess(self.program, self.log, self._work_folder, self)
+            child = ChildProcess(self.program, self.log, self._launcher, self)
         except (OSError, ValueError) as error:  # ValueError: a null character in the environment
             with self._changed:
                 replica.is_spawning = False

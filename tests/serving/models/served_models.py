@@ -64,6 +64,15 @@ class Sleeps(Model):
         return data
 
 
+class Draws(Model):
+    def predict(self, data):
+        import random
+
+        import numpy as np
+
+        return {"random": random.random(), "numpy": np.random.random()}
+
+
 class PidAfter(Model):
     def predict(self, data):
         time.sleep(data)

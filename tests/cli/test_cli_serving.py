@@ -1,0 +1,158 @@
+"""`serve`, `deploy`, `status`, `undeploy` and their options, as a shell runs them, on real models in a store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from verta_local import Client
+from verta_local.deployment import DeployedModel, local
+from verta_local.deployment.supervisor import StateFile
+
+
+def named() -> type:
+    """A class that travels by value: this file is not on the path of its process."""
+
+    class Named:
+        def __init__(self, artifacts):  # type: ignore[no-untyped-def]
+            with open(artifacts["name"]) as file:
+                self.name = file.read()
+
+        def predict(self, data):  # type: ignore[no-untyped-def]
+            print("asked", data)
+            return [self.name, data]
+
+    return Named
+
+
+@pytest.fixture
+def store(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    client.set_project("Text search")
+    client.set_experiment("Baselines")
+    for name in ("first", "second", "third"):
+        run = client.set_experiment_run(name)
+        (tmp_path / f"{name}.txt").write_text(name)
+        run.log_artifact("name", str(tmp_path / f"{name}.txt"))
+        run.log_model(named(), custom_modules=[], artifacts=["name"])
+        run.log_requirements([])
+    monkeypatch.setenv("VERTA_LOCAL_STORE", client.store_path)
+    yield client
+    for found in local.list_deployments():
+        local.undeploy(found["store_id"], found["run_id"], wait=True)
+
+
+def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "verta_local", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "verta_local", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def served(process: subprocess.Popen[str]) -> dict[str, DeployedModel]:
+    """Run name -> its model, from what `serve` prints."""
+    found, name, url = {}, "", ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        word, _, rest = line.strip().partition(" ")
+        rest = rest.strip()
+        if word == "serving":
+            name = rest
+        elif word == "url":
+            url = rest
+        elif word == "token":
+            found[name] = DeployedModel(url, None if rest == "(none)" else rest)
+        elif word == "Ctrl-C":
+            break
+    return found
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def test_one_supervisor_serves_several_runs_with_their_replicas(store: Client) -> None:
+    process = start("serve", "first", "second", "--replicas", "2", "--threads", "1")
+    models = served(process)
+    assert {name: model.predict(1) for name, model in models.items()} == {
+        "first": ["first", 1],
+        "second": ["second", 1],
+    }
+    shown = json.loads(cli("status", "--json").stdout)
+    assert [(len(each["pids"]), each["replicas"], each["threads"]) for each in shown] == [(2, 2, 1)] * 2
+    assert "deployed (foreground)" in cli("status").stdout
+    assert "asked 1" in end(process)
+
+
+def test_what_is_deployed_comes_back_with_all_after_a_kill_at_its_paths_and_tokens(store: Client) -> None:
+    first = cli("deploy", "first", "--path", "search/best", "--replicas", "2")
+    second = cli("deploy", "second")
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    before = {each["run_name"]: each for each in local.list_deployments()}
+    state = StateFile.read()
+    assert state is not None
+    os.kill(state.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while local.list_deployments() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process = start("serve", "--all")
+    models = served(process)
+    assert sorted(models) == ["first", "second"]
+    for name, model in models.items():
+        assert model.predict(0) == [name, 0]
+        assert model.prediction_url.partition("/api")[2] == before[name]["url"].partition("/api")[2]
+        assert model.headers()["Access-Token"] == before[name]["token"]
+    shown = {each["run_name"]: len(each["pids"]) for each in json.loads(cli("status", "--json").stdout)}
+    assert shown == {"first": 2, "second": 1}
+    end(process)
+    again = cli("deploy", "first", "--path", "search/best")
+    assert before["first"]["token"] in again.stdout
+    cli("undeploy", "first")
+    cli("undeploy", "second")
+    nothing = cli("serve", "--all")
+    assert nothing.returncode == 1 and "deploy one with" in nothing.stderr
+
+
+def test_a_canary_is_deployed_beside_the_present_run(store: Client) -> None:
+    assert cli("deploy", "first", "--path", "best").returncode == 0
+    done = cli("deploy", "second", "--path", "best", "--canary", "25%")
+    assert done.returncode == 0, done.stderr
+    assert "canary second gets 25% of the requests" in done.stdout
+    (shown,) = local.list_deployments()
+    model = DeployedModel(shown["url"], shown["token"])
+    assert sorted(model.predict(0)[0] for _ in range(8)) == ["first"] * 6 + ["second"] * 2
+    assert "canary, 25%" in cli("status").stdout
+    assert cli("undeploy", "second").returncode == 0
+    assert {model.predict(0)[0] for _ in range(8)} == {"first"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["serve"], "say which runs"),
+        (["serve", "first", "--all"], "say which runs"),
+        (["serve", "--all"], "is deployed on this machine"),
+        (["serve", "first", "--replicas", "0"], "replicas must be"),
+        (["serve", "first", "--queue", "-1"], "queue_limit must be"),
+        (["deploy", "first", "--canary", "10%"], "give the path"),
+        (["deploy", "first", "--canary", "110%", "--path", "x"], "canary must be"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(store: Client, arguments: list[str], part: str) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 1
+    assert part in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

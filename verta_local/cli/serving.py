@@ -1,0 +1,158 @@
+"""The commands about served models: serve, deploy, undeploy, status, predict."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .commands import open_chosen_store, row_of, run_of
+from .terminal import plain, print_json, print_table
+
+if TYPE_CHECKING:
+    from verta_store import Store
+
+    from ..serving import ModelToServe, ServedModel
+
+
+def serve(options: argparse.Namespace) -> int:
+    """`verta-local serve RUN ...` and `verta-local serve --all`"""
+    from ..serving import serve_foreground  # noqa: PLC0415 - start-up time
+
+    def announce(models: list[ServedModel]) -> None:
+        for model in models:
+            print(f"serving {plain(model.run_name)}\n  url    {model.url}\n  token  {model.token or '(none)'}")
+            print(f"  try    {model.curl}")
+        print("Ctrl-C ends it; requests in flight are answered.", flush=True)
+
+    store = open_chosen_store(options)
+    if options.all == bool(options.runs):
+        raise ValueError("say which runs to serve, or --all for those that are deployed on this machine")
+    models = _deployed(store, options) if options.all else [_to_serve(store, word) for word in options.runs]
+    code: int = serve_foreground(
+        models,
+        host=options.host,
+        port=options.port,
+        token=options.token,
+        no_token=options.no_token,
+        on_ready=announce,
+        allowed_hosts=tuple(options.allow_host),
+        **_process_settings(options),
+    )
+    return code
+
+
+def _to_serve(store: Store, word: str) -> ModelToServe:
+    from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
+    from ..serving import ModelToServe  # noqa: PLC0415 - start-up time
+
+    return ModelToServe(ExperimentRun(store, row_of(store, word)).model_spec(for_deployment=True))
+
+
+def _deployed(store: Store, options: argparse.Namespace) -> list[ModelToServe]:
+    """What the store notes as deployed on this machine, as it was: at its path, with its settings."""
+    from ..deployment.tokens import kept_token  # noqa: PLC0415 - start-up time
+    from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
+    from ..run_model import deployed_runs  # noqa: PLC0415 - start-up time
+    from ..serving import ModelToServe  # noqa: PLC0415 - start-up time
+
+    found = []
+    for row, note in deployed_runs(store):
+        spec = ExperimentRun(store, row).model_spec(for_deployment=True)
+        token = kept_token(spec, note.get("path")) if options.token is None and not options.no_token else None
+        found.append(ModelToServe(spec, note.get("path"), token, note.get("settings") or {}))
+    if not found:
+        raise ValueError(f"no run of {store.root} is deployed on this machine; deploy one with: verta-local deploy RUN")
+    return found
+
+
+def predict(options: argparse.Namespace) -> int:
+    """`verta-local predict RUN [JSON]`"""
+    text = sys.stdin.read() if options.data == "-" else options.data
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the input is not JSON ({error}); text needs quotes of its own: '\"like this\"'") from error
+    if options.run_name.startswith(("http://", "https://")):
+        from ..deployment import DeployedModel  # noqa: PLC0415 - start-up time
+
+        model = DeployedModel.from_url(options.run_name, options.token)
+    else:
+        run = run_of(options)
+        if run.get_deployment_status()["status"] not in ("deployed", "deploying"):
+            raise ValueError(
+                f"the model of run {run.name!r} is not currently deployed; deploy it with: "
+                f"verta-local deploy {run.id[:8]}"
+            )
+        model = run.get_deployed_model()
+    print(json.dumps(model.predict(data), ensure_ascii=False))
+    return 0
+
+
+def deploy(options: argparse.Namespace) -> int:
+    """`verta-local deploy RUN`"""
+    run = run_of(options)
+    status = run.deploy(
+        path=options.path,
+        token=options.token,
+        no_token=options.no_token,
+        wait=True,
+        canary=options.canary,
+        **_process_settings(options),
+    )
+    print(f"{status['status']}\n  url    {status['url']}\n  token  {status['token'] or '(none)'}")
+    if status.get("canary"):
+        print(
+            f"  canary {plain(str(status['canary']['run_name']))} gets {status['canary']['share']:.0%} of the requests"
+        )
+    return 0
+
+
+def _process_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What was said of a model's processes; what was not said keeps its default."""
+    said = {
+        "threads": options.threads,
+        "replicas": options.replicas,
+        "queue_limit": options.queue,
+        "predict_timeout_s": options.timeout,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def undeploy(options: argparse.Namespace) -> int:
+    """`verta-local undeploy RUN`"""
+    print(run_of(options).undeploy(wait=True)["status"])
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """`verta-local status`"""
+    from ..deployment import local  # noqa: PLC0415 - start-up time
+
+    found = local.list_deployments()
+    if options.json:
+        print_json(found)
+        return 0
+    if not found:
+        print("nothing is deployed")
+        return 0
+    rows = []
+    for deployment in found:
+        rows.append(_row_of_status(deployment, _state_word(deployment)))
+        canary = deployment.get("canary")
+        if canary:
+            word = f"{canary['status']} (canary, {canary['share']:.0%})"
+            rows.append(_row_of_status({**deployment, **canary, "restarts": 0}, word))
+    print_table(("RUN", "NAME", "STATUS", "PROCESSES", "RESTARTS", "URL"), rows)
+    return 0
+
+
+def _row_of_status(deployment: dict[str, Any], word: str) -> tuple[str, ...]:
+    name = plain(str(deployment.get("run_name") or ""))
+    counts = str(len(deployment["pids"])), str(deployment["restarts"])
+    return (str(deployment["run_id"])[:8], name, word, *counts, str(deployment["url"] or ""))
+
+
+def _state_word(deployment: dict[str, Any]) -> str:
+    return f"{deployment['status']}{' (foreground)' if deployment.get('is_foreground') else ''}"

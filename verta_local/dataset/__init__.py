@@ -1,0 +1,15 @@
+"""What a dataset version is made of: files and folders (`Path`), objects in S3 (`S3`), files in HDFS (`HDFS`), a query.
+
+>>> from verta_local.dataset import Path  # doctest: +SKIP
+>>> version = client.set_dataset("reviews").create_version(Path("data/", enable_mdb_versioning=True))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from .component import Component
+from .hdfs import HDFS
+from .path import Path
+from .query import Query
+from .s3 import S3, S3Location
+
+__all__ = ["HDFS", "S3", "Component", "Path", "Query", "S3Location"]
