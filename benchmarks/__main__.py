@@ -29,6 +29,7 @@ ROWS: dict[str, Row] = {
     "history": finding.history,
     "dataframe": finding.dataframe,
     "rebuild": finding.rebuild,
+    "rebuild-whole": finding.rebuild_whole,
     "file": objects.one_file,
     "memory": processes.memory,
     "folder": objects.folder,

@@ -316,6 +316,30 @@ def rebuild(bench: Bench) -> Iterator[Result]:
     yield pairs.result(work, "json.loads + executemany", divide_by=record_count, at_most_ratio=2.0)
 
 
+def rebuild_whole(bench: Bench) -> Iterator[Result]:
+    """The index of a store of many runs, from few large journals and from many small ones; 100,000 within a minute."""
+    count = bench.sizes.runs_found
+    many = bench.client()._store
+    experiment = many.create("experiment", many.create("project", None, "benchmarks").id, "rebuild").id
+    runs_a_journal = 10
+    with unsynced():
+        for number in range(count):
+            run = many.create("run", experiment, f"run {number}", is_fresh_name=True).id
+            many.put_all(run, dict(sections_of_run(number, count)))
+            if (number + 1) % runs_a_journal == 0:
+                many.seal()
+        many.seal()
+    for store, of in ((searched(bench).client._store, "1 journal"), (many, f"{count // runs_a_journal:,} journals")):
+        folder = bench.new_path("index")
+        index = Index(store.root, store.id, str(folder / "index.sqlite"))
+        took = seconds(index.refresh)
+        assert index.run("SELECT count(*) FROM vals") == [(40 * count,)]
+        index.close()
+        shutil.rmtree(folder)
+        work = f"index rebuild of {count:,} runs x 40 in {of}"
+        yield Result(work, ours=took, at_most=60 * max(1.0, count / 100_000), amount=count, pairs=1)
+
+
 def _index_by_hand(source: Path, target: Path) -> None:
     database = hand_written_tables(target)
     runs: dict[str, int] = {}

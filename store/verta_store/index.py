@@ -20,7 +20,7 @@ from .selection import Selection
 
 _T = TypeVar("_T")
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # Another process of this user may be taking in a large journal.
 _BUSY_TIMEOUT_S = 20.0
@@ -28,8 +28,13 @@ _BUSY_TIMEOUT_S = 20.0
 # More parameters than this a statement may not have in every SQLite.
 _PARAMETERS = 500
 
-# Journals are taken in by transactions of about this many records.
-_BATCH_RECORDS = 50_000
+# Journals are read and taken in by parts of about this size, which costs 25 times as much memory.
+_BATCH_BYTES = 4 << 20
+
+# While a large store is read for the first time: enough for the upper pages of its tables, and for fewer of them to be
+# written twice. In KiB, and in pages.
+_REBUILD_CACHE_KIB = 64 << 10
+_REBUILD_LOG_PAGES = 8192
 
 _SCHEMA = """
 CREATE TABLE journals (id INTEGER PRIMARY KEY, stem TEXT UNIQUE NOT NULL, offset INTEGER NOT NULL,
@@ -46,8 +51,6 @@ CREATE TABLE keys (id INTEGER PRIMARY KEY, section TEXT NOT NULL, key TEXT NOT N
 CREATE TABLE vals (entity INTEGER NOT NULL, key INTEGER NOT NULL, num, text TEXT, json TEXT,
     time INTEGER NOT NULL, writer INTEGER NOT NULL, seen INTEGER,
     PRIMARY KEY (entity, key)) WITHOUT ROWID;
-CREATE INDEX vals_by_number ON vals (key, num);
-CREATE INDEX vals_by_text ON vals (key, text);
 CREATE TABLE losers (entity INTEGER NOT NULL, key INTEGER NOT NULL, json TEXT NOT NULL, time INTEGER NOT NULL,
     writer INTEGER NOT NULL, seen INTEGER);
 CREATE INDEX losers_by_entity ON losers (entity, key);
@@ -68,6 +71,12 @@ CREATE TABLE lost (stem TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE newest (time INTEGER NOT NULL);
 INSERT INTO newest VALUES (0);
 """
+
+# Those that cost most to keep while a large store is read for the first time, and are faster made at its end.
+_LATE_INDEXES = {
+    "vals_by_number": "vals (key, num)",
+    "vals_by_text": "vals (key, text) WHERE text IS NOT NULL",
+}
 
 
 class EntityRow(NamedTuple):
@@ -116,6 +125,7 @@ class Index:
         self._positions: dict[str, tuple[int, journal.Position]] = {}
         self._loaded_number = 0  # of the last row of `journals` that was loaded
         self._listing = Listing(root)
+        self._lacks_indexes = False  # of values, while a large store is read for the first time
         self._compared: dict[str, str] | None = None  # the journals with which `_positions` were compared last
         self._unsealed: list[tuple[str, str]] = []  # of these the stems and suffixes that may have something new
         self._waits_until = 0  # the time of the next record in quarantine, or later than any
@@ -243,6 +253,7 @@ class Index:
             connection.close()
             raise
         self._connection, self._pid = connection, os.getpid()
+        self._lacks_indexes = not _LATE_INDEXES.keys() <= _index_names(connection)
         self._key_numbers = {}
         self._positions = {}
         self._loaded_number = 0
@@ -262,6 +273,7 @@ class Index:
             if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
+                _make_late_indexes(connection)
                 connection.execute(f"PRAGMA application_id = {application_id}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION or found != application_id:
@@ -287,21 +299,30 @@ class Index:
         if listing is not self._compared:
             listing = self._compare(connection, listing)
         batch: list[tuple[str, journal.JournalPart]] = []
-        waiting = 0
+        waiting_bytes = 0
+        is_first = not self._positions
         for stem, suffix in self._unsealed:
-            if only_others and stem in self._own:
-                continue
-            _, start = self._positions.get(stem, _UNREAD)
-            part = self._read(stem, suffix, start)
-            if part is None or part.position == start:
-                continue
-            batch.append((stem, part))
-            waiting += len(part.lines)
-            if waiting >= _BATCH_RECORDS:
-                self._take_in(connection, batch)
-                batch, waiting = [], 0
+            has_more = not (only_others and stem in self._own)
+            while has_more:
+                _, start = self._positions.get(stem, _UNREAD)
+                part = self._read(stem, suffix, start)
+                if part is None or part.position == start:
+                    break
+                batch.append((stem, part))
+                waiting_bytes += part.position.offset - start.offset
+                has_more = part.has_more
+                if waiting_bytes >= _BATCH_BYTES or has_more:
+                    if is_first and not self._lacks_indexes:
+                        self._lacks_indexes = True
+                        _begin_rebuild(connection)
+                    self._take_in(connection, batch)
+                    batch, waiting_bytes = [], 0
+                    has_more = has_more and self._data_version != -1
         if batch:
             self._take_in(connection, batch)
+        if self._lacks_indexes:
+            _end_rebuild(connection)
+            self._lacks_indexes = False
 
     def _compare(self, connection: sqlite3.Connection, listing: dict[str, str]) -> dict[str, str]:
         """Finds out which journals may hold something new, and whether any is gone."""
@@ -335,7 +356,7 @@ class Index:
         except OSError:
             pass  # sealed since it was listed
         try:
-            found = journal.read_listed(self._root, stem, suffix, start)
+            found = journal.read_listed(self._root, stem, suffix, start, at_most_bytes=_BATCH_BYTES)
         except PermissionError:
             if not where.is_careful:
                 raise
@@ -581,6 +602,28 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _index_names(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+
+
+def _make_late_indexes(connection: sqlite3.Connection) -> None:
+    for name, columns in _LATE_INDEXES.items():
+        connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
+
+
+def _begin_rebuild(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA cache_size = -{_REBUILD_CACHE_KIB}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_REBUILD_LOG_PAGES}")
+    for name in _LATE_INDEXES:
+        connection.execute(f"DROP INDEX IF EXISTS {name}")
+
+
+def _end_rebuild(connection: sqlite3.Connection) -> None:
+    _make_late_indexes(connection)
+    connection.execute("PRAGMA cache_size = -2000")
+    connection.execute("PRAGMA wal_autocheckpoint = 1000")
 
 
 def _any_of(column: str, numbers: Sequence[int]) -> Iterator[tuple[str, Sequence[int]]]:

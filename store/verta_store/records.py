@@ -178,7 +178,7 @@ def is_sound(record: Mapping[str, Any]) -> bool:
     What a writer of another version, or a hostile one, leaves in a journal must not stop its readers.
     """
     time, entity = record.get("h"), record.get("e")
-    if not _is_number(time) or type(entity) is not str or not entity.isascii():
+    if type(time) is not int or not 0 <= time < 1 << 63 or type(entity) is not str or not entity.isascii():
         return False
     shape = _SHAPES.get(record["k"])
     return shape is None or shape(record)
@@ -193,17 +193,20 @@ def _is_word(value: Any) -> bool:
 
 
 def _is_put(record: Mapping[str, Any]) -> bool:
-    if not _is_word(record.get("s")) or type(record.get("v")) is not dict:
+    section = record.get("s")
+    if type(section) is not str or not section.isascii() or type(record.get("v")) is not dict:
         return False
     if "o" in record and not _is_number(record["o"]):
         return False
-    more, drops = record.get("and", {}), record.get("drop", {})
-    return (
-        type(more) is dict
-        and type(drops) is dict
-        and all(_is_word(section) and type(values) is dict for section, values in more.items())
-        and all(_is_word(section) and _has_texts({"v": keys}) for section, keys in drops.items())
-    )
+    return ("and" not in record or _is_sections(record["and"])) and ("drop" not in record or _is_drops(record["drop"]))
+
+
+def _is_sections(more: Any) -> bool:
+    return type(more) is dict and all(_is_word(section) and type(values) is dict for section, values in more.items())
+
+
+def _is_drops(drops: Any) -> bool:
+    return type(drops) is dict and all(_is_word(section) and _has_texts({"v": keys}) for section, keys in drops.items())
 
 
 def _is_entity(record: Mapping[str, Any]) -> bool:

@@ -200,7 +200,7 @@ def _value_sql(predicate: Predicate, alias: str) -> tuple[str, list[object]]:
     value = predicate.value
     operator = predicate.operator
     if operator == "~=":
-        return f"instr({alias}.text, ?) > 0", [str(value)]
+        return f"({alias}.text IS NOT NULL AND instr({alias}.text, ?) > 0)", [str(value)]
     if isinstance(value, str) or value != value:
         text = str(value)
         if text.lower() in ("true", "false") and operator in ("==", "!="):

@@ -444,9 +444,9 @@ def test_a_refresh_without_news_opens_no_journal_and_asks_no_table(
     real = index.journal.read_listed
     read: list[str] = []
 
-    def note(root: str, stem: str, *more: Any) -> Any:
+    def note(root: str, stem: str, *more: Any, **named: Any) -> Any:
         read.append(stem)
-        return real(root, stem, *more)
+        return real(root, stem, *more, **named)
 
     monkeypatch.setattr(index.journal, "read_listed", note)
     asked: list[str] = []
@@ -496,3 +496,54 @@ def test_a_process_that_adds_a_journal_behind_one_of_another_process_still_reads
 
     monkeypatch.setattr(listing, "journals", meanwhile)
     assert mine.values(run, "metrics") == {"first": 1, "second": 2}
+
+
+def test_an_index_made_of_many_parts_of_journals_is_the_same(
+    filled: Store, another: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = answers(filled)
+    for part_bytes in (300, 1000, 5000):  # less than the longest line, and more
+        monkeypatch.setattr(index, "_BATCH_BYTES", part_bytes)
+        other = another(filled, cache=f"cache {part_bytes}")
+        assert answers(other) == expected
+        assert other._index.run("SELECT count(*) FROM sqlite_master WHERE name LIKE 'vals_by_%'") == [(2,)]
+        plan = other._index.run("EXPLAIN QUERY PLAN SELECT entity FROM vals WHERE key = 1 AND num > 0")
+        assert "vals_by_number" in str(plan)
+
+
+def test_damage_in_a_journal_read_by_parts_costs_what_it_costs_otherwise(
+    filled: Store, another: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stem,) = list_journals(filled.root)
+    path = Path(filled.root, "journals", stem + OPEN_SUFFIX)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    expected = answers(another(filled, cache="whole"))
+    monkeypatch.setattr(index, "_BATCH_BYTES", 1000)
+    assert answers(another(filled, cache="parts")) == expected
+
+
+def test_a_rebuild_that_was_killed_goes_on_where_it_was(
+    filled: Store, another: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = answers(filled)
+    monkeypatch.setattr(index, "_BATCH_BYTES", 1000)
+    real = index.Index._take_in
+    for kept in (0, 1, 3):
+        cache = f"killed after {kept}"
+        left = [kept]
+
+        def take_in(self: index.Index, *more: Any, left: list[int] = left) -> int:
+            if not left[0]:
+                raise SystemExit  # as good as a kill: nothing here is made good again
+            left[0] -= 1
+            return real(self, *more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(index.Index, "_take_in", take_in)
+            with pytest.raises(SystemExit):
+                another(filled, cache=cache).refresh()
+        other = another(filled, cache=cache)
+        assert answers(other) == expected
+        assert other._index.run("SELECT count(*) FROM sqlite_master WHERE name LIKE 'vals_by_%'") == [(2,)]
