@@ -11,6 +11,7 @@ from verta_store.records import FIELDS
 
 from . import config, creation
 from .client_datasets import ClientDatasets
+from .client_registry import ClientRegistry
 from .client_settings import read_settings
 from .conflicts import warn_of_lost
 from .creation import Given
@@ -25,7 +26,7 @@ from .runs import ExperimentRuns
 Noted = TypeVar("Noted", bound="Entity | LazyList[Any]")
 
 
-class Client(ClientDatasets):
+class Client(ClientDatasets, ClientRegistry):
     """A store, and the project, experiment and run that are active in it.
 
     Args:

@@ -16,6 +16,11 @@ class ClientDatasets:
 
     _store: Store
 
+    if TYPE_CHECKING:
+
+        def _name_of(self, kind: str, name: str | None) -> str | None: ...
+        def _workspace_id(self, workspace: str | None, *, make: bool) -> str | None: ...
+
     @property
     def datasets(self) -> Datasets:
         """All datasets of the store, a lazy list."""
@@ -40,7 +45,7 @@ class ClientDatasets:
         """Gets or creates a dataset.
 
         Args:
-            name: any text; by default a generated one.
+            name: any text; by default that of a config file, else a generated one.
             desc, tags, attrs: for a new dataset; with an existing one they are passed over with a UserWarning.
             time_created: milliseconds since 1970, for the import of old datasets.
             id: of an existing dataset, instead of a name.
@@ -55,7 +60,8 @@ class ClientDatasets:
         if id is not None:
             return creation.by_id(self._store, Dataset, name, id)
         given = _given(desc, tags, attrs, time_created, type)
-        return creation.get_or_create(self._store, Dataset, None, name, "Dataset", given)
+        name, place = self._name_of("dataset", name), self._workspace_id(workspace, make=True)
+        return creation.get_or_create(self._store, Dataset, place, name, "Dataset", given)
 
     set_dataset = get_or_create_dataset
 
@@ -77,14 +83,16 @@ class ClientDatasets:
         from .dataset.entities import Dataset  # noqa: PLC0415
 
         given = _given(desc, tags, attrs, time_created, type)
-        return creation.create_new(self._store, Dataset, None, name, "Dataset", given)
+        name, place = self._name_of("dataset", name), self._workspace_id(workspace, make=True)
+        return creation.create_new(self._store, Dataset, place, name, "Dataset", given)
 
     def get_dataset(self, name: str | None = None, workspace: str | None = None, id: str | None = None) -> Dataset:
         """A dataset that is there, by name or id. Raises ValueError: neither, both, or it is not there."""
         from . import creation  # noqa: PLC0415 - start-up time
         from .dataset.entities import Dataset  # noqa: PLC0415
 
-        return creation.get(self._store, Dataset, None, name, id)
+        name = self._name_of("dataset", name) if id is None else name
+        return creation.get(self._store, Dataset, self._workspace_id(workspace, make=False), name, id)
 
     def get_dataset_version(self, id: str) -> DatasetVersion:
         """The version of any dataset with an id. Raises ValueError where there is none."""
