@@ -276,6 +276,23 @@ def test_an_unreferenced_object_that_is_damaged_is_told_too(filled: Store) -> No
     assert problem.affects == ()
 
 
+def test_a_tree_of_which_a_power_cut_left_the_folder_alone_is_a_note_and_no_damage(
+    filled: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a").write_bytes(b"a")
+    ref = filled.put_tree(tmp_path / "new")
+    manifest = Path(filled.tree_path(ref.digest) + ".manifest")
+    manifest.unlink()
+    report = verify(filled, deep=True)
+    assert report.is_clean and any("has no manifest" in note for note in report.notes)
+    manifest.write_bytes(b"another")
+    (problem,) = verify(filled, deep=True).problems
+    assert problem.path == str(manifest)
+    assert filled.put_tree(tmp_path / "new") == ref
+    assert verify(filled, deep=True).is_clean
+
+
 def test_a_torn_tail_of_an_open_journal_is_a_note_and_no_damage(filled: Store) -> None:
     filled.put(new_run(filled, "run 0"), "metrics", {"b": 1})
     path = Path(filled.root, "journals", filled._journal.stem + OPEN_SUFFIX)
