@@ -7,6 +7,7 @@ a later collection looks again, puts back what is named by then and deletes the 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -135,6 +136,12 @@ class _Collection:
         candidates = self._candidates()
         self._share_out(candidates)
         if not self._is_dry_run:
+            if candidates and not self._wait_ns and not self._has_room_for_batch():
+                # Nobody else is here, and the drive is so full that it takes no folder: without the way round.
+                self._sync_journals()
+                for candidate in candidates:
+                    self._delete_at_once(candidate)
+                candidates = []
             for candidate in candidates:
                 self._move(candidate)
             self._look_again()
@@ -297,6 +304,24 @@ class _Collection:
                 raise
         return self._make_batch(attempts - 1)  # another collection has just swept it, because it was empty
 
+    def _has_room_for_batch(self) -> bool:
+        try:
+            self._own_batch()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return False
+        return True
+
+    def _delete_at_once(self, candidate: _Candidate) -> None:
+        top = os.path.join(self._root, TRASH)
+        for path in self._paths(candidate):
+            doomed = os.path.join(top, f"{_DOOMED}{ids.random_hex(16)}")
+            if os.path.lexists(path) and self._rename(path, doomed):
+                self._report.freed.add(_delete(doomed))
+        self._report.freed.object_count += 1
+        self._report.trashed.add(candidate.amount)
+
     def _move(self, candidate: _Candidate) -> None:
         """Renames one object into the trash, and back when a writer met it in that moment."""
         batch = self._own_batch()
@@ -360,14 +385,9 @@ class _Collection:
     def _second_sweep(self) -> None:
         """Puts back what is named again, and deletes what has waited long enough."""
         top = os.path.join(self._root, TRASH)
-        for name in _list(top):
-            if name.startswith(drive.POKE):
-                continue  # somebody is looking at this very moment
-            if not _BATCH.fullmatch(name):  # damaged copies that a good one has replaced
-                self._rename(os.path.join(top, name), os.path.join(self._own_batch(), f"other-{name}"))
         now_ns = self.drive_now_ns()
         is_synced = False
-        for name in sorted(_list(top)):
+        for name in sorted(filter(_BATCH.fullmatch, _list(top))):
             batch = os.path.join(top, name)
             is_due = self._due_ns(batch) <= now_ns
             if is_due and not is_synced:
@@ -375,6 +395,13 @@ class _Collection:
                 self._sync_journals()
                 is_synced = True
             self._sweep_batch(batch, is_due)
+        # Last, because it may need a folder, and the drive may be full.
+        for name in _list(top):
+            if name.startswith(drive.POKE):
+                continue  # somebody is looking at this very moment
+            # Damaged copies that a good one has replaced.
+            if not _BATCH.fullmatch(name) and self._has_room_for_batch():
+                self._rename(os.path.join(top, name), os.path.join(self._own_batch(), f"other-{name}"))
 
     def _due_ns(self, batch: str) -> int:
         """When a batch may be deleted; one whose sweep was killed begins to wait now."""

@@ -6,7 +6,9 @@ A writer says `{"try": step}` before and `{"done": step}` after each step. A ste
     {"drop": [name, section, key]}, {"tag": [name, tag]}, {"untag": [name, tag]}, {"point": [name, key, value]}
     {"delete": name}                          the run is gone
     {"object": [kind, digest]}                an object is whole, until a collection finds that nothing names it
+    {"claim": [kind, name]}                   a name is taken for good
     {"collect": true}                         a garbage collection
+    {"repair": true}                          a repair, which has nothing to do
     {"flush": true}                           everything so far survives a power cut
 """
 
@@ -22,7 +24,7 @@ from verta_store.fsck import verify
 
 _ABSENT = "absent"
 # What is durable when it is acknowledged, without a flush.
-_DURABLE = {"object", "delete", "flush"}
+_DURABLE = {"object", "delete", "claim", "flush"}
 
 
 class Expectation:
@@ -79,7 +81,7 @@ class Expectation:
         return {
             key: allowed
             for key, allowed in states.items()
-            if json.loads(key)[0] in ("run", "object") or json.loads(key)[1] not in deleted
+            if json.loads(key)[0] in ("run", "object", "claim") or json.loads(key)[1] not in deleted
         }
 
 
@@ -115,8 +117,8 @@ def _effects(kind: str, details: Any) -> list[tuple[list[Any], Any]]:
         return [(["tag", *details], True if kind == "tag" else _ABSENT)]
     if kind == "point":
         return [(["point", *details], True)]
-    if kind == "object":
-        return [(["object", *details], True)]
+    if kind in ("object", "claim"):
+        return [([kind, *details], True)]
     return []
 
 
@@ -128,6 +130,8 @@ def _look(store: Store, question: list[Any]) -> Any:
         except MissingObject:
             return _ABSENT
         return True
+    if kind == "claim":
+        return _ABSENT if store.claimed(*rest) is None else True
     try:
         store.entity(rest[0])
     except UnknownEntity:

@@ -53,12 +53,17 @@ MODES = (
     "error",
     "errors from here",
     "short",
+    "full",
 )
+BLOCK_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to happen at which call. `at` counts from 1; `error` is a name of `errno`."""
+    """What is to happen at which call. `at` counts from 1; `error` is a name of `errno`.
+
+    Of the mode "full", `at` is the size of the drive in blocks: data and folders take blocks, names take none.
+    """
 
     mode: str = "count"
     at: int = 0
@@ -77,10 +82,12 @@ class Interposer:
         self._paths: dict[int, str] = {}  # open descriptors of the store
         self.calls: list[str] = []
         self._is_done = False
+        self.was_full = False  # a plan of this mode has refused something
         # What a power cut would take: names made since their folder was synced, in order; inode -> synced size.
         self._pending: list[list[str]] = []
         self._synced: dict[int, int] = {}
         self._real_stat = os.stat
+        self._real_lstat = os.lstat
 
     def install(self) -> None:
         """Begins to count."""
@@ -105,6 +112,23 @@ class Interposer:
         with self._lock, open(self._state_path + ".new", "w", encoding="utf-8") as file:
             json.dump({"pending": self._pending, "synced": self._synced}, file)
         os.rename(self._state_path + ".new", self._state_path)
+
+    def used_blocks(self) -> int:
+        """What the store takes up on a drive with blocks of 4 KiB."""
+        seen = {}
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                try:
+                    found = self._real_lstat(os.path.join(folder, name))
+                except FileNotFoundError:
+                    continue
+                seen[found.st_ino] = -(-found.st_size // BLOCK_BYTES)
+            seen[self._real_stat(folder).st_ino] = 1
+        return sum(seen.values())
+
+    def fill_up(self, but_blocks: int = 0) -> None:
+        """From now on the drive has no room, or so many blocks, for more than lies on it."""
+        self._plan = Plan("full", self.used_blocks() + but_blocks)
 
     # -- wrapping ------------------------------------------------------------------------------------------------------
 
@@ -224,7 +248,9 @@ class Interposer:
             number = len(self.calls)
             # Threads make the order of calls differ a little from run to run: the first that fits is the one.
             plan = self._plan
-            is_here = not self._is_done and plan.mode != "count" and number >= plan.at and self._fits(name)
+            is_here = (
+                not self._is_done and plan.mode not in ("count", "full") and number >= plan.at and self._fits(name)
+            )
             self._is_done |= is_here
         if is_here and plan.mode == "kill before":
             self._die()
@@ -241,11 +267,39 @@ class Interposer:
             code = getattr(errno, plan.error)
             raise OSError(code, os.strerror(code), *touched[:1])
         with self._lock:
+            if plan.mode == "full" and real is not None:
+                call = self._as_far_as_it_fits(name, call, touched, arguments, real)
             result = call()
             self._note(name, touched)
         if is_here and plan.mode == "kill after":
             self._die()
         return result
+
+    def _as_far_as_it_fits(
+        self,
+        name: str,
+        call: Callable[[], Any],
+        touched: tuple[str, ...],
+        arguments: tuple[Any, ...],
+        real: Callable[..., Any],
+    ) -> Callable[[], Any]:
+        """The call, shortened to what a drive of this size still takes. Raises OSError when that is nothing."""
+        if name not in ("mkdir", "write", "copy_file_range"):
+            return call
+        free_bytes = (self._plan.at - self.used_blocks()) * BLOCK_BYTES
+        wanted = {"mkdir": lambda: 1, "write": lambda: len(arguments[1]), "copy_file_range": lambda: arguments[2]}[
+            name
+        ]()
+        if name != "mkdir":
+            free_bytes = max(0, free_bytes) + -self._real_stat(touched[-1]).st_size % BLOCK_BYTES
+        if wanted <= free_bytes:
+            return call
+        self.was_full = True
+        if name == "mkdir" or free_bytes <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *touched[:1])
+        if name == "write":
+            return lambda: real(arguments[0], bytes(arguments[1])[:free_bytes])
+        return lambda: real(*arguments[:2], free_bytes, *arguments[3:])
 
     def _fits(self, name: str) -> bool:
         """Whether a call of this name is one that the plan is for."""

@@ -22,12 +22,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from expectation import Expectation
-from interposer import CALLS, Interposer, Plan
+from interposer import BLOCK_BYTES, CALLS, Interposer, Plan
 from power import KINDS, cut_power
 from workload import Writer, make_sources
 
-from verta_store import files, open_store
-from verta_store.errors import StoreError
+from verta_store import close_all, files, open_store
+from verta_store.errors import StoreError, StoreWriteError
+from verta_store.fsck import verify
+from verta_store.gc import collect
+from verta_store.query import Query
 
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EACCES", "ESTALE")
 # The index is derived, and SQLite has its own crash tests: of its statements, every so many is a point.
@@ -64,7 +67,9 @@ class Sweep:
     def plans(self, modes: tuple[str, ...], budget: int | None) -> list[Plan]:
         """Every plan of these modes, or a sample of them that does not change from run to run."""
         found = []
-        for number, name in enumerate(self.calls, 1):
+        if modes == ("full",):
+            found = [Plan("full", blocks) for blocks in range(1, self.blocks() + 8)]
+        for number, name in enumerate(self.calls if not found else (), 1):
             if name == "sql" and number % _SQL_EVERY:
                 continue
             for mode in modes:
@@ -102,7 +107,8 @@ class Sweep:
                     result.outcomes[outcome] += 1
                     if outcome not in ("ok", "refused, ok", "not reached"):
                         plan = plans[number]
-                        where = f"{self.calls[plan.at - 1]} #{plan.at} {plan.mode} {plan.error} {power}"
+                        call = self.calls[plan.at - 1] if plan.mode != "full" else "blocks"
+                        where = f"{call} #{plan.at} {plan.mode} {plan.error} {power}"
                         result.failures.append(f"{where}: {outcome}\n    {why.strip()[-1500:]}")
             os.waitpid(child, 0)
         if sum(result.outcomes.values()) != len(plans):
@@ -120,6 +126,7 @@ class Sweep:
     def _outcome(self, top: Path, plan: Plan, power: str, late: bool) -> tuple[str, str]:
         status, why = self._write(top, "a", plan)
         reached = status == -signal.SIGKILL or plan.mode in ("short", "error", "errors from here", "part then error")
+        reached |= (top / "was full").exists()
         if status not in (0, -signal.SIGKILL):
             return "hung" if status == -signal.SIGALRM else "failed by itself", why
         if not reached:
@@ -141,6 +148,8 @@ class Sweep:
         if status:
             return "cannot go on", why
         status, why = self._in_child(top, lambda: self._check(top, "cache", cut))
+        if plan.mode == "full" and not status:
+            status, why = self._in_child(top, lambda: self._make_room(top, plan.at))
         return ("refused, ok" if is_refused else "ok", "") if not status else ("wrong after going on", why)
 
     def _check(self, top: Path, cache: str, cut: str) -> None:
@@ -166,11 +175,49 @@ class Sweep:
                 writer = Writer(top / "store", top / "cache", self._sources, turn, out, self._durability)
                 writer.run()
             interposer.save_state()
+            if interposer.was_full:
+                (top / "was full").touch()
             if writer.refusals:
                 (top / "refused").write_text("\n".join(writer.refusals))
             (top / "calls").write_text("\n".join(interposer.calls))
+            (top / "blocks").write_text(str(interposer.used_blocks()))
 
         return self._in_child(top, work)
+
+    def _make_room(self, top: Path, blocks: int) -> None:
+        """On a full drive: deleting runs and collecting them gives the space back, and logging goes on."""
+        interposer = Interposer(str(top / "store"), Plan("full", blocks), str(top / "state"))
+        interposer.fill_up(but_blocks=1)  # for the records of the deletions
+        interposer.install()
+        store = open_store(top / "store", top / "cache")
+        deleted = 0
+        for row in store.find(Query("run")):
+            try:
+                store.delete(row.id)
+                deleted += 1
+            except StoreWriteError:
+                pass  # there is no room for the record of it
+        close_all()
+        interposer.fill_up()  # also what the end of the process gave back
+        used = interposer.used_blocks()
+        report = collect(store, grace_s=0, is_alone=True)
+        left = interposer.used_blocks()
+        if deleted:
+            assert report.freed.object_count and left < used, f"{used} blocks became {left}: {report}"
+            store.create("project", None, "there is room again")
+            store.put_bytes(b"x" * BLOCK_BYTES)
+        wrong = verify(store, deep=True).problems
+        assert not wrong, wrong
+
+    def blocks(self) -> int:
+        """The size of the drive, in blocks, that the workload just fits on."""
+        top = self._folder / "blocks"
+        top.mkdir()
+        status, why = self._write(top, "a", Plan())
+        assert not status, why
+        found = int((top / "blocks").read_text())
+        shutil.rmtree(top)
+        return found
 
     def _count_calls(self) -> list[str]:
         top = self._folder / "count"
@@ -232,3 +279,4 @@ def _kinds(durability: str) -> Iterator[tuple[str, tuple[str, ...], str, bool]]:
         yield "errors from there on", ("errors from here",), "", False
         yield "part of a write, then an error", ("part then error",), "", False
         yield "a write that takes a part", ("short",), "", False
+        yield "a drive that is full, for each 4 KiB", ("full",), "", False

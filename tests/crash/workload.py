@@ -19,6 +19,7 @@ from verta_store.errors import StoreError, StoreWriteError
 from verta_store.fsck import verify
 from verta_store.gc import Rules, collect
 from verta_store.query import Query
+from verta_store.repair import repair
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -139,12 +140,14 @@ class Writer:
         yield step("drop", [run, "metrics", f"{turn}m0"], lambda: store.drop(run, "metrics", [f"{turn}m0"]))
         yield from self._objects(store, run)
         yield from self._artifact(store, doomed, "doomed", lambda: store.put_bytes(b"doomed" + turn.encode()))
+        yield step("claim", ["version", turn], lambda: store.claim("version", turn))
         yield step("flush", True, store.flush)
         self._read(store)
         yield step("delete", doomed, lambda: store.delete(doomed))
         store.seal()
         for days in (15, 17):  # to the trash, and out of it
             yield step("collect", True, lambda d=days: self._collect(store, d))
+        yield step("repair", True, lambda: repair(store))
         values = {f"{turn}after": "the seal"}
         yield step("put", [run, {"metrics": values}], lambda: store.put(run, "metrics", values))
         yield step("flush", True, store.flush)

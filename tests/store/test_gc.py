@@ -5,6 +5,7 @@ What happens beside writers is in test_gc_races.py.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from new_entities import new_run
 
 from verta_store import Store, close_all, files, gc, leases, records
 from verta_store.collected import Report
-from verta_store.errors import CollectionRefused, MissingObject
+from verta_store.errors import CollectionRefused, MissingObject, StoreWriteError
 from verta_store.fsck import verify
 from verta_store.gc import DAY_S, Rules, collect
 from verta_store.objects import Ref
@@ -279,6 +280,32 @@ def test_alone_and_without_grace_in_the_process_that_logged_all_goes_at_once(sto
     store.delete(dead)
     collect(store, grace_s=0, is_alone=True)
     assert not is_there(store, ref)
+
+
+def test_alone_and_without_grace_a_drive_that_takes_no_folder_any_more_is_emptied(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, kept = new_run(store), new_run(store, "kept")
+    log(store, run, "blob", store.put_bytes(b"b" * 9000))
+    log(store, run, "tree", store.put_tree(folder_of(tmp_path)))
+    left = log(store, kept, "blob", store.put_bytes(b"k"))
+    store.delete(run)
+    Path(store.root, "trash", "0123456789abcdef").write_bytes(b"a damaged copy that was replaced")
+    close_all()
+
+    def no_room(path: str, *_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "mkdir", no_room)
+        with pytest.raises(StoreWriteError, match="no space left"):
+            collect(store, rules=later(days=20))
+        report = collect(store, grace_s=0, is_alone=True)
+    assert report.freed.object_count == 3 and report.freed.size_bytes > 70_000
+    assert verify(store, deep=True).is_clean
+    store.check("blob", left.digest)
+    collect(store, grace_s=0, is_alone=True)
+    assert os.listdir(Path(store.root, "trash")) == []
 
 
 def test_alone_with_a_grace_the_trash_waits_as_ever(store: Store) -> None:
