@@ -26,6 +26,27 @@ class ExperimentRun(RunModel):
             return f"<ExperimentRun {self._name!r} {self._id}: deleted>"
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        """The run as a card, where a notebook shows it."""
+        from . import display  # noqa: PLC0415 - start-up time
+
+        try:
+            row = self._row()
+            keys = self._observation_keys()
+            series = {key: self._store.point_columns(self._id, key).values for key in keys}
+            facts = {
+                "id": self._id,
+                "created": _local_time(row.created_ms)[:19],
+                "updated": _local_time(row.updated_ms)[:19],
+            }
+            artifacts = [
+                display.Artifact(key, each.name, each.size_bytes, each.file_count, each.kind == "tree")
+                for key, each in self._artifacts().items()
+            ]
+            return display.run_card(self, facts, series, artifacts)
+        except EntityMissing:
+            return display.message(repr(self))
+
     def _described(self) -> list[tuple[str, Any]]:
         row = self._row()
         return [

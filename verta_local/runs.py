@@ -23,6 +23,29 @@ class ExperimentRuns(LazyList[ExperimentRun]):
     def __init__(self, store: Store, query: Query) -> None:
         super().__init__(store, query, ExperimentRun)
 
+    def _repr_html_(self) -> str:
+        """The first runs as a table, where a notebook shows the list."""
+        from . import display, observations  # noqa: PLC0415 - start-up time
+
+        found = self._store.find(self._query, display.most_rows())
+        values: dict[str, dict[str, dict[str, Any]]] = {row.id: {HYPERPARAMETERS: {}, METRICS: {}} for row in found}
+        for run_id, section, key, value in self._store.values_of_many(list(values)):
+            if section in values[run_id]:
+                values[run_id][section][key] = value
+        changed = [text[:19] for text in observations.to_texts([row.updated_ms for row in found])]
+        rows = [
+            display.RunRow(
+                row.name,
+                row.id,
+                when,
+                self._store.tags(row.id),
+                values[row.id][METRICS],
+                values[row.id][HYPERPARAMETERS],
+            )
+            for row, when in zip(found, changed, strict=True)
+        ]
+        return display.runs_table(rows, len(self))
+
     def as_dataframe(self) -> Any:
         """A pandas DataFrame: index = ids, columns `hpp.*` and `metric.*`, sorted. As in Verta.
 
