@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from verta_store import Store
-from verta_store.materialize import is_archive
+from verta_store.names import is_archive
 
 from .errors import LoadError
 

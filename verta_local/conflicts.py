@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from typing import Any
-
-from verta_store.authors import Conflict
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConflictWarning
+
+if TYPE_CHECKING:
+    from verta_store.authors import Conflict
 
 # Longer values are cut in a message.
 _SHOWN_CHARACTERS = 60

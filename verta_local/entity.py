@@ -14,7 +14,7 @@ from .errors import EntityMissing
 
 if TYPE_CHECKING:
     from verta_store.authors import Author
-    from verta_store.index import EntityRow
+    from verta_store.query import EntityRow
 
 
 class _Noting(Protocol):

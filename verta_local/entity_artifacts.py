@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from verta_store.materialize import safe_name
+from verta_store.names import safe_name
 from verta_store.records import ARTIFACTS
 
 from . import artifacts as artifact_rules

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from verta_store import Store
-    from verta_store.index import EntityRow
+    from verta_store.query import EntityRow
 
 Item = TypeVar("Item")
 

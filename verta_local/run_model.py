@@ -14,7 +14,7 @@ from .entity_model import EntityWithModel
 
 if TYPE_CHECKING:
     from verta_store import Store
-    from verta_store.index import EntityRow
+    from verta_store.query import EntityRow
 
     from .deployment import DeployedModel
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from . import authors, drive, ids, ingest, journal, query, series
 from .authors import Author, Conflict
 from .listing import Listing
+from .query import EntityRow
 from .records import JOURNAL, value_of
 from .selection import Selection
 
@@ -79,18 +80,6 @@ _LATE_INDEXES = {
 }
 
 
-class EntityRow(NamedTuple):
-    """An entity as the index knows it."""
-
-    id: str
-    kind: str
-    parent: str | None
-    name: str
-    generation: int
-    created_ms: int
-    updated_ms: int
-
-
 class News(NamedTuple):
     """What a refresh brought."""
 
@@ -143,11 +132,6 @@ class Index:
             self._guarded(lambda: self._refresh(only_others=only_others))
             news, self._news = self._news, News(0, is_of_others=False)
             return news
-
-    def is_alone(self) -> bool:
-        """Whether there is no journal but those of this process: then it knows all that the store holds."""
-        with self.lock:
-            return all(stem in self._own for stem in self._listing.journals())
 
     def run(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Rows of one SELECT over the tables above."""
@@ -258,6 +242,7 @@ class Index:
         self._positions = {}
         self._loaded_number = 0
         self._data_version = -1
+        self._note(0, is_of_others=True)  # it may be another file than before, which has nothing yet
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:

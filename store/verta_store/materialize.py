@@ -6,43 +6,19 @@ Nothing is copied where the file system has hard links; see `store/README.md`, s
 from __future__ import annotations
 
 import os
-import re
 import stat
 
 from . import digest as digests
 from . import drive, files, ids
 from .errors import StoreWriteError
+from .names import ARCHIVE_ENDS, safe_name
 from .objects import NO_LINK, Objects, TemporaryFolder, copy_in, corrupt, missing
 from .tree import Trees, folder_entries, parts_of, read_manifest, write_manifest
 from .verified import VerifiedCache, signature_of
 
-_ARCHIVE_ENDS = (".tar.gz", ".tgz", ".tar", ".zip")
 _UNPACKED = ".dir"
 # Beside an unpacked archive: what is in it, so that a change is seen.
 _MANIFEST = ".manifest"
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
-_WINDOWS_NAMES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
-
-
-def safe_name(name: str) -> str:
-    """A file name for the user's word: the same, unless some file system would stumble over it.
-
-    The only place where a user's word reaches a path.
-    """
-    name = _UNSAFE.sub("_", name.encode("utf-8", "replace").decode("utf-8"))
-    if name.strip(" .") == "":
-        name = "_" + name.strip(" .")
-    if name[-1] in " .":
-        name = name[:-1] + "_"
-    if _WINDOWS_NAMES.fullmatch(name):
-        name = "_" + name
-    # 255 bytes is the limit of common file systems; the end is kept, because frameworks look at it.
-    return name.encode("utf-8")[-200:].decode("utf-8", "ignore")
-
-
-def is_archive(name: str) -> bool:
-    """Whether Verta would unpack a file of this name: zip, tar, tgz and tar.gz."""
-    return name.lower().endswith(_ARCHIVE_ENDS)
 
 
 class Materializer:
@@ -124,7 +100,7 @@ class Materializer:
             BadContent: not an archive, or one that leads out of its folder, holds links or devices, or is a bomb.
         """
         stem = name
-        for end in _ARCHIVE_ENDS:
+        for end in ARCHIVE_ENDS:
             if name.lower().endswith(end):
                 stem = name[: -len(end)]
                 break

@@ -40,11 +40,11 @@ class Ref(NamedTuple):
 class TemporaryFolder:
     """This process's own folder in `tmp/`, made on first use and removed at the end."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, leases: Leases) -> None:
         self._root = root
         self._path = ""
         self._lock = threading.Lock()
-        self.leases = Leases(root)
+        self.leases = leases
 
     def path(self) -> str:
         """The folder, existing, with a lease of the same name: what has none is swept by the next collection."""
@@ -68,13 +68,11 @@ class TemporaryFolder:
         if self._path:
             files.remove_folder(self._path)
             self._path = ""
-        self.leases.close()
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: the folder is the parent's."""
         self._lock = threading.Lock()
         self._path = ""
-        self.leases.forget_after_fork()
 
 
 class Objects:

@@ -51,6 +51,18 @@ _SPACED = re.compile(r"\s(==|!=|>=|<=|~=|>|<)\s")
 _ANYWHERE = re.compile(r"(==|!=|>=|<=|~=|>|<)")
 
 
+class EntityRow(NamedTuple):
+    """An entity that a query found."""
+
+    id: str
+    kind: str
+    parent: str | None
+    name: str
+    generation: int
+    created_ms: int
+    updated_ms: int
+
+
 class Predicate(NamedTuple):  # and no dataclass, here and below: a query is made at each call
     """One condition. `section` is '' for a column or 'tags'."""
 

@@ -9,28 +9,31 @@ import atexit
 import os
 import re
 import signal
-import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import description as descriptions
 from . import drive, ids, records
-from .authors import Author, Conflict
 from .claims import Claim, Claims
 from .description import FOLDERS, STORE_FILE, read_description
 from .errors import BadRecord, ClaimTaken, KeyTaken, NameTaken, StoreFormatError, StoreNotFound, UnknownEntity
-from .index import EntityRow, Index, IndexState
 from .journal import JournalWriter
-from .materialize import Materializer, is_archive
-from .objects import Objects, Ref, TemporaryFolder, missing
-from .query import Query
+from .leases import Leases
+from .listing import Listing
+from .query import EntityRow, Query
 from .roots import digests_in
-from .series import Columns, Point
-from .source_memory import SourceMemory
-from .tree import Entry, Trees
-from .verified import VerifiedCache
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from .authors import Author, Conflict
+    from .contents import Contents
+    from .index import Index, IndexState
+    from .objects import Ref
+    from .series import Columns, Point
+    from .tree import Entry
 
 _IN_MEMORY = ":memory:"
 
@@ -51,7 +54,7 @@ class Store:
         self.durability = durability
         self.cache_dir = cache_dir
         self.was_created = was_created
-        capabilities = description.get("capabilities", {})
+        self._is_case_sensitive = bool(description.get("capabilities", {}).get("case_sensitive", True))
         sharing = description.get("sharing", "user")
         self.sharing: str = sharing if sharing in drive.SHARING else "user"
         drive.register(drive.Drive(root, self.sharing, is_network=_is_on_network(root)))
@@ -64,30 +67,12 @@ class Store:
         self._clock = ids.HybridClock()
         self._journal = JournalWriter(root, self.id, self._clock, full_durability=durability == "full")
         self._claims = Claims(root)
-        self._temporary = TemporaryFolder(root)
-        self.leases = self._temporary.leases
-        in_memory = folder.startswith(_IN_MEMORY)
-        self._verified = VerifiedCache(_IN_MEMORY if in_memory else os.path.join(folder, "verified.sqlite"))
-        self._sources = SourceMemory(_IN_MEMORY if in_memory else os.path.join(folder, "sources.sqlite"))
-        self._objects = Objects(root, self._temporary, self._verified, self._sources)
-        self._trees = Trees(
-            root,
-            self._objects,
-            self._temporary,
-            self._verified,
-            is_case_sensitive=bool(capabilities.get("case_sensitive", True)),
-        )
-        self._materializer = Materializer(
-            root,
-            self._objects,
-            self._trees,
-            self._temporary,
-            self._verified,
-            os.path.join(cache_dir, "stores", self.id, "names"),
-        )
-        self._index = Index(
-            root, self.id, _IN_MEMORY if in_memory else os.path.join(folder, "index.sqlite"), self._journal.stems
-        )
+        self.leases = Leases(root)
+        self._memories = "" if folder.startswith(_IN_MEMORY) else folder
+        # A run of numbers needs neither the objects nor, in a new store, the index; and their libraries take longer
+        # to import than such a run takes.
+        self._made_contents: Contents | None = None
+        self._made_index: Index | None = None
         # What this process knows to be logged, so that a log call needs no query: its own part, which the index need
         # not take in for that, and what it has asked for. Forgotten at each refresh that brought something of another
         # writer. (entity, section) -> key -> record time:
@@ -100,6 +85,7 @@ class Store:
         self._named: dict[tuple[str, str | None, str], EntityRow] | None = {} if was_created else None
         # Whether `_named` is all that there is: for as long as nobody else writes into a store that was just made.
         self._is_alone = was_created
+        self._listing = Listing(root)  # for this question only
         # Entities that were there at the last look, so that something may be made below them.
         self._parents: set[str] = set()
         self._written_ids: set[str] = set()
@@ -125,11 +111,35 @@ class Store:
         )
         return found or _IN_MEMORY
 
+    @property
+    def _contents(self) -> Contents:
+        if self._made_contents is None:
+            from .contents import Contents  # noqa: PLC0415 - start-up time
+
+            with self._lock:
+                if self._made_contents is None:
+                    names = os.path.join(self.cache_dir, "stores", self.id, "names")
+                    self._made_contents = Contents(
+                        self.root, self.leases, self._memories, names, is_case_sensitive=self._is_case_sensitive
+                    )
+        return self._made_contents
+
+    @property
+    def _index(self) -> Index:
+        if self._made_index is None:
+            from .index import Index  # noqa: PLC0415 - start-up time
+
+            with self._lock:
+                if self._made_index is None:
+                    path = os.path.join(self._memories, "index.sqlite") if self._memories else _IN_MEMORY
+                    self._made_index = Index(self.root, self.id, path, self._journal.stems)
+        return self._made_index
+
     # -- objects ---------------------------------------------------------------------------------------------------
 
     def put_bytes(self, data: bytes) -> Ref:
         """Stores bytes as a blob; durable when this returns."""
-        return self._stored(lambda: self._objects.put_bytes(data))
+        return self._stored(lambda: self._contents.objects.put_bytes(data))
 
     def put_file(self, path: str | os.PathLike[str]) -> Ref:
         """Stores a copy of a file as a blob; durable when this returns.
@@ -139,11 +149,11 @@ class Store:
             BadContent: it is not a regular file.
             StoreWriteError: the store's drive refused; nothing is half there.
         """
-        return self._stored(lambda: self._objects.put_file(os.fspath(path)))
+        return self._stored(lambda: self._contents.objects.put_file(os.fspath(path)))
 
     def put_stream(self, read: Callable[[int], bytes]) -> Ref:
         """Stores what `read(size in bytes)` returns until it returns nothing; durable when this returns."""
-        return self._stored(lambda: self._objects.put_stream(read))
+        return self._stored(lambda: self._contents.objects.put_stream(read))
 
     def put_tree(self, path: str | os.PathLike[str]) -> Ref:
         """Stores a copy of a folder as a tree; durable when this returns.
@@ -153,7 +163,7 @@ class Store:
             BadContent: something in it cannot be stored; the message names it.
             StoreWriteError: the store's drive refused; nothing is half there.
         """
-        return self._stored(lambda: self._trees.put_tree(os.fspath(path)))
+        return self._stored(lambda: self._contents.trees.put_tree(os.fspath(path)))
 
     def _stored(self, put: Callable[[], Ref]) -> Ref:
         """Stores an object under this process's lease, which protects it until a record names it."""
@@ -175,19 +185,19 @@ class Store:
         Raises:
             MissingObject: the store does not hold it.
         """
-        return self._materializer.path_of(kind, digest, name)
+        return self._contents.views.path_of(kind, digest, name)
 
     def unpacked_path_of(self, digest: str, name: str) -> str:
         """The folder that an archive was unpacked to, once. Raises MissingObject, BadContent."""
-        return self._materializer.unpacked_path_of(digest, name)
+        return self._contents.views.unpacked_path_of(digest, name)
 
     def new_temporary_name(self) -> str:
         """A path in this process's folder in `tmp/` that nothing else uses. Raises StoreWriteError."""
-        return self._temporary.new_name()
+        return self._contents.temporary.new_name()
 
     def read_verified(self, digest: str) -> bytes:
         """A whole blob in memory, its hash checked on these bytes. Raises MissingObject, CorruptObject."""
-        return self._objects.read_verified(digest)
+        return self._contents.objects.read_verified(digest)
 
     def check(self, kind: str, digest: str) -> None:
         """Returns when every byte is known to be whole, by this host's memory of an earlier check or by reading.
@@ -196,21 +206,21 @@ class Store:
             MissingObject, CorruptObject
         """
         if kind == "tree":
-            self._trees.check(digest)
+            self._contents.trees.check(digest)
         else:
-            self._objects.check(digest)
+            self._contents.objects.check(digest)
 
     def object_path(self, digest: str) -> str:
         """Where a blob is (in the trash, maybe), or would be; for reading what is there, whatever it is."""
-        return self._objects.find(digest)
+        return self._contents.objects.find(digest)
 
     def tree_path(self, digest: str) -> str:
         """Where a tree's folder is (in the trash, maybe), or would be."""
-        return self._trees.find(digest)
+        return self._contents.trees.find(digest)
 
     def tree_entries(self, digest: str) -> list[Entry]:
         """The verified manifest of a tree. Raises MissingObject, CorruptObject."""
-        return self._trees.entries(digest)
+        return self._contents.trees.entries(digest)
 
     # -- records ---------------------------------------------------------------------------------------------------
 
@@ -368,7 +378,7 @@ class Store:
 
         for kind, digest in named:
             # A collection may have taken it in the very moment; from the record on, none does.
-            is_there = self._keeper(kind).settle(digest)
+            is_there = self._contents.keeper(kind).settle(digest)
             self.leases.settled(digest)
             if not is_there:
                 # This process was stopped for longer than the grace just between the look and the record.
@@ -377,10 +387,7 @@ class Store:
                 ]
                 if lost and not overwrite:
                     self.drop(entity, records.ARTIFACTS, lost)
-                raise missing(digest, self.root)
-
-    def _keeper(self, kind: str) -> Objects | Trees:
-        return self._trees if kind == "tree" else self._objects
+                raise self._contents.missing(digest)
 
     def _protect_named(self, sections: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
         """(kind, digest) of the objects that a record is about to name, each protected from collection.
@@ -400,10 +407,10 @@ class Store:
             if kind and (not is_pending or self.leases.is_doubtful(digest)):
                 # Not stored by this process (a value that was read and is logged again), or without a lease since.
                 with self.leases.working() as generation:
-                    keeper = self._keeper(kind)
+                    keeper = self._contents.keeper(kind)
                     if not keeper.has(digest) or not keeper.keep(digest, is_whole=False):
                         if is_pending:
-                            raise missing(digest, self.root)
+                            raise self._contents.missing(digest)
                         continue
                     self.leases.expect(kind, digest, generation)
             if kind:
@@ -506,10 +513,11 @@ class Store:
     def close(self) -> None:
         """Seals the journal and lets go of files. The store may be used again afterwards."""
         self._journal.seal()
-        self._temporary.close()
-        self._index.close()
-        self._verified.close()
-        self._sources.close()
+        if self._made_contents is not None:
+            self._made_contents.close()
+        self.leases.close()
+        if self._made_index is not None:
+            self._made_index.close()
 
     def _append(self, kind: str, entity: str, fields: Mapping[str, Any]) -> int:
         # It is written into the record as it is. A look-up, because the expression costs 0.4 us of a log call's 10.
@@ -547,8 +555,9 @@ class Store:
 
     def _look_at_others(self) -> None:
         """Takes in what other processes have logged. What this one has, it knows: the index need not, and does not."""
-        if self._is_alone and not self._index.is_alone():
-            self._is_alone = False
+        if self._is_alone:
+            with self._name_lock:
+                self._is_alone = all(stem in self._journal.stems for stem in self._listing.journals())
         if not self._is_alone:  # else there is no need of an index, and to make one takes longer than a first run
             self._take_in(only_others=True)
 
@@ -676,12 +685,9 @@ class Store:
     def forget_derived(self) -> None:
         """Deletes this user's index and memories of this store; they are made anew at the next use."""
         self._index.delete()
-        self._verified.delete()
-        self._sources.delete()
-        with self._lock:
-            self._known.clear()
-            self._epochs.clear()
-            self._created.clear()
+        self._contents.verified.delete()
+        self._contents.sources.delete()
+        self._forget()
 
     def lost_journals(self) -> list[str]:
         """Stems of journals that this user has read on this host and that are gone from the store."""
@@ -708,16 +714,22 @@ class Store:
                 pass  # not acquired in time
 
     def _locks(self) -> tuple[Any, ...]:
-        return self._name_lock, self._lock, self._index.lock, self._verified.lock, self._journal.lock
+        found = [self._name_lock, self._lock]
+        if self._made_index is not None:
+            found.append(self._made_index.lock)
+        if self._made_contents is not None:
+            found.append(self._made_contents.verified.lock)
+        return (*found, self._journal.lock)
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
         self._name_lock = threading.RLock()
         self._journal.forget_after_fork()
-        self._temporary.forget_after_fork()
-        self._index.forget_after_fork()
-        self._verified.forget_after_fork()
-        self._sources.forget_after_fork()
+        self.leases.forget_after_fork()
+        if self._made_contents is not None:
+            self._made_contents.forget_after_fork()
+        if self._made_index is not None:
+            self._made_index.forget_after_fork()
 
 
 # One Store a folder and process, so that all users of it in a process share one journal and one picture of the keys.
@@ -877,12 +889,10 @@ __all__ = [
     "STORE_FILE",
     "Claim",
     "ClaimTaken",
-    "Conflict",
     "KeyTaken",
     "NameTaken",
     "Store",
     "close_all",
-    "is_archive",
     "open_store",
     "read_description",
 ]

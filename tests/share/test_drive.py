@@ -412,7 +412,7 @@ def test_colliding_names_are_refused_on_a_drive_that_cannot_hold_both(
     with pytest.raises(Exception, match="differ only in case"):
         host.do(f"run.log_artifact('folder', {str(source)!r})")
     # Made where case counts, mounted where it does not.
-    host.do("client._store._trees._is_case_sensitive = True")
+    host.do("client._store._contents.trees._is_case_sensitive = True")
     with pytest.raises(Exception, match="takes no account of case"):
         host.do(f"run.log_artifact('folder', {str(source)!r})")
     assert host.tell(

@@ -15,11 +15,12 @@ import verta_store
 
 ENGINE = [
     {"ids", "errors"},
-    {"records", "query", "files", "digest", "drive", "listing", "series", "authors", "probe", "collected", "local_cache"},
+    {"records", "query", "files", "digest", "drive", "listing", "series", "authors", "probe", "collected", "local_cache", "names"},
     {"objects", "journal", "index", "remotes", "archive", "claims", "description", "ingest", "leases", "roots", "selection", "trash",
      "turn", "verified", "source_memory"},
     {"tree"},
     {"materialize"},
+    {"contents"},
     {"store", "__init__"},
     {"fsck"},
     {"gc", "repair", "sync"},

@@ -156,6 +156,17 @@ def test_parent_and_child_of_a_fork_find_what_the_other_made(store: Store) -> No
     assert store.count(Query("run")) == 4
 
 
+def test_a_name_is_found_though_the_index_was_deleted(store: Store, another: Callable[..., Store]) -> None:
+    parent = store.entity(new_run(another(store))).parent
+    made = store.create("run", parent, "mine")
+    assert store.count(Query("run")) == 2  # so that the index has it, and this process need not remember it
+    store.put(made.id, "fields", {"name": "renamed"}, overwrite=True)
+    assert store.named("run", parent, "mine") is None
+    store.forget_derived()
+    found = store.named("run", parent, "renamed")
+    assert found is not None and found.id == made.id
+
+
 # -- keys ----------------------------------------------------------------------------------------------------------
 
 
@@ -187,7 +198,10 @@ def test_epochs_go_on_behind_those_of_another_process(
 
 def test_reading_its_own_records_makes_a_process_forget_nothing(store: Store, run: str) -> None:
     store.put(run, "metrics", {"a": 1})
-    assert store.values(run, "metrics") == {"a": 1}
+    store.values(run, "metrics")  # the first look opens the index, which may hold anything
+    store.put(run, "metrics", {"b": 1})
+    store.add_points(run, "loss", [(1.0, 0, None)])
+    assert store.values(run, "metrics") == {"a": 1, "b": 1}
     ran = statements(store)
     for number in range(20):
         store.put(run, "metrics", {f"b{number}": 1})

@@ -43,8 +43,10 @@ def make_old(path: str | Path) -> None:
 
 def test_a_writer_has_a_lease_before_it_looks_for_an_object(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    look = store._objects.is_whole
-    monkeypatch.setattr(store._objects, "is_whole", lambda digest: seen.append(lease_files(store)) or look(digest))
+    look = store._contents.objects.is_whole
+    monkeypatch.setattr(
+        store._contents.objects, "is_whole", lambda digest: seen.append(lease_files(store)) or look(digest)
+    )
     assert not lease_files(store)
     store.put_bytes(b"content")
     assert seen
@@ -210,7 +212,7 @@ def test_a_blob_that_is_met_again_counts_as_new_and_stays_known_as_whole(store: 
     store.put_bytes(b"content")
     assert time_of(path) >= leases.read_leases(store.root)[0].since_ns
     assert os.stat(path).st_ino == inode
-    assert store._verified.knows(path, signature_of([path]))
+    assert store._contents.verified.knows(path, signature_of([path]))
 
 
 def test_a_tree_that_is_met_again_counts_as_new_by_its_manifest(store: Store, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from verta_store import Store
 from verta_store.errors import CorruptObject, MissingObject, StoreError, StoreWriteError
-from verta_store.materialize import is_archive, safe_name
+from verta_store.names import is_archive, safe_name
 
 NASTY = [
     "../../x", "..\\..\\x", "/etc/passwd", "C:/x", "\\\\host\\x", "x/../../y", "%2e%2e%2f", "#/../", "a\0b", "CON",

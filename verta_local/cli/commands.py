@@ -17,7 +17,7 @@ from .terminal import plain, print_json, print_table, short, show_size, show_tim
 
 if TYPE_CHECKING:
     from verta_store import Store
-    from verta_store.index import EntityRow
+    from verta_store.query import EntityRow
 
     from ..run import ExperimentRun
 
@@ -38,7 +38,7 @@ def row_of(store: Store, word: str) -> EntityRow:
     Raises:
         ValueError: none, or more than one.
     """
-    from verta_store.index import EntityRow  # noqa: PLC0415
+    from verta_store.query import EntityRow  # noqa: PLC0415
 
     pattern = word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     rows = store.select(
