@@ -4,6 +4,7 @@ VertaLocalError
 ├── KeyExists       (ValueError)    a key that is logged already, without `overwrite=True`
 ├── KeyMissing      (KeyError)      a key that was never logged
 ├── LoadError       (RuntimeError)  a logged model that does not load
+│   └── EnvironmentUnmet            it needs other packages, or another Python
 ├── EntityMissing   (KeyError, AttributeError)  a project, experiment or run that was deleted
 ├── EntityExists    (ValueError, OSError)       a name that was to be new; also a requests.HTTPError, see below
 ├── UnknownId       (ValueError)    a name or id of nothing in this store
@@ -81,6 +82,19 @@ class LoadError(VertaLocalError, RuntimeError):
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message, traceback)
         self.traceback = traceback
+
+
+class EnvironmentUnmet(LoadError):
+    """A model needs what this environment is not.
+
+    `missing` are the pins that are not met, each with what is there instead; `python` is the minor version ("3.11")
+    that its bytecode needs, '' where this one does.
+    """
+
+    def __init__(self, message: str, missing: list[str], python: str = "") -> None:
+        super().__init__(message)
+        self.missing = missing
+        self.python = python
 
 
 class DeploymentError(VertaLocalError, RuntimeError):

@@ -38,6 +38,28 @@ from importlib import import_module
 sys.exit(import_module(module).main(sys.argv[1:]))
 """
 
+# As above, for an environment made for one model: of our environment it may see these packages by name, and nothing
+# else. Their folder (mostly the whole of our site-packages) is not put on its path.
+_OWN_BOOTSTRAP = """\
+import sys
+sys.path[:] = [p for p in sys.path if p]
+from importlib.machinery import PathFinder
+n = int(sys.argv[1])
+folders = dict(pair.split("=", 1) for pair in sys.argv[2:2 + n])
+class Borrowed:
+    def __init__(self, names):
+        self.names = names
+    def find_spec(self, name, path=None, target=None):
+        if path is None and name in self.names and name in folders:
+            return PathFinder.find_spec(name, [folders[name]], target)
+sys.meta_path.insert(0, Borrowed(("verta_local", "verta_store")))
+sys.meta_path.append(Borrowed(("cloudpickle", "filelock", "packaging")))
+module = sys.argv[2 + n]
+sys.argv[1:] = sys.argv[3 + n:]
+from importlib import import_module
+sys.exit(import_module(module).main(sys.argv[1:]))
+"""
+
 
 def package_folders() -> dict[str, str]:
     """Where this process finds our packages and what they import: name -> folder that holds it; nothing is imported."""
@@ -52,11 +74,15 @@ def package_folders() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python program with the places of our packages and its environment variables, as JSON-ready values."""
+    """A Python program with the places of our packages and its environment variables, as JSON-ready values.
+
+    `is_own`: it is in an environment that was made for a model.
+    """
 
     executable: str
     folders: dict[str, str]
     environment: dict[str, str] = field(repr=False)  # may hold secrets: never in a log
+    is_own: bool = False
 
     @classmethod
     def current(cls) -> Interpreter:
@@ -71,4 +97,5 @@ class Interpreter:
     def command(self, module: str, arguments: Sequence[str] = ()) -> list[str]:
         """The command line that runs `module.main(arguments)` in a fresh interpreter."""
         pairs = [f"{name}={folder}" for name, folder in self.folders.items()]
-        return [self.executable, "-c", _BOOTSTRAP, str(len(pairs)), *pairs, module, *arguments]
+        bootstrap = _OWN_BOOTSTRAP if self.is_own else _BOOTSTRAP
+        return [self.executable, "-c", bootstrap, str(len(pairs)), *pairs, module, *arguments]

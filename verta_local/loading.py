@@ -24,7 +24,7 @@ from verta_store import Store, open_store
 from verta_store.errors import StoreError
 from verta_store.roots import digests_in
 
-from .errors import LoadError
+from .errors import EnvironmentUnmet, LoadError
 from .frameworks import FILE_METHOD, predictor
 from .requirements import unmet_pins
 from .stored_modules import ModuleTree, borrowed, install
@@ -68,13 +68,14 @@ def load_model(spec: Mapping[str, Any]) -> Any:
         spec: the model spec (`run.model_spec()`).
 
     Raises:
-        LoadError: an object is missing or damaged, the requirements or the Python version are not met, or the
-            user's code failed; `.traceback` is the user's own traceback then, else ''.
+        EnvironmentUnmet: the requirements or the Python version are not met.
+        LoadError: an object is missing or damaged, or the user's code failed; `.traceback` is the user's own
+            traceback then, else ''.
     """
     try:
         store = open_store(spec["store"], spec["cache_dir"])
         store.hold(digests_in(spec), f"serving {_name_of(spec)}")  # stays loadable, should the run be deleted
-        _check_requirements(spec)
+        _check_environment(spec)
         os.environ.update(spec.get("env_vars") or {})  # of log_environment; before any import that may read them
         artifacts = _artifact_paths(store, spec)
         tree = _module_tree(store, spec)
@@ -251,26 +252,43 @@ def _accepts_artifacts(model_class: type) -> bool:
 # Does it fit here?
 
 
-def _check_requirements(spec: Mapping[str, Any]) -> None:
+def _check_environment(spec: Mapping[str, Any]) -> None:
     unmet = unmet_pins(spec.get("requirements") or ())
+    python = _wanted_python(spec) if spec["model"].get("by_value") else ""
     if unmet:
-        raise LoadError(
+        raise EnvironmentUnmet(
             f"{_name_of(spec)} needs what is not installed here: {', '.join(str(each) for each in unmet)}; "
-            f"run: python -m pip install {' '.join(each.pin for each in unmet)}"
+            f"run: python -m pip install {' '.join(each.pin for each in unmet)}",
+            [str(each) for each in unmet],
+            python,
         )
+    if python:
+        raise _other_python(spec, python)
+
+
+def _wanted_python(spec: Mapping[str, Any]) -> str:
+    """The minor version that logged the model, where another one runs; else ''."""
+    logged = str(spec.get("python") or "").split(".")[:2]
+    return ".".join(logged) if logged[0] and logged != platform.python_version().split(".")[:2] else ""
+
+
+def _other_python(spec: Mapping[str, Any], python: str) -> EnvironmentUnmet:
+    return EnvironmentUnmet(
+        f"{_name_of(spec)} was logged by Python {spec.get('python')} with the bytecode of its functions, which Python "
+        f"{platform.python_version()} cannot run: use Python {python}, or define the model in a module file and log it "
+        "again",
+        [],
+        python,
+    )
 
 
 def _check_python(spec: Mapping[str, Any], data: bytes) -> None:
-    logged, running = str(spec.get("python") or ""), platform.python_version()
-    if not logged or logged.split(".")[:2] == running.split(".")[:2]:
+    python = _wanted_python(spec)
+    if not python:
         return
     by_value = spec["model"].get("by_value")
     if by_value if by_value is not None else _holds_code(data):
-        short = ".".join(logged.split(".")[:2])
-        raise LoadError(
-            f"{_name_of(spec)} was logged by Python {logged} with the bytecode of its functions, which Python "
-            f"{running} cannot run: use Python {short}, or define the model in a module file and log it again"
-        )
+        raise _other_python(spec, python)
 
 
 def _holds_code(data: bytes) -> bool:

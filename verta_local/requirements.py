@@ -7,6 +7,7 @@ importing it, our own name is injected in place of `verta` (which names somethin
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import re
@@ -174,6 +175,9 @@ def _unmet_pin(pin: str) -> UnmetPin | None:
     if name == _OWN_CANONICAL_NAME or (requirement.marker is not None and not requirement.marker.evaluate()):
         return None
     installed = _installed(requirement.name)
+    if installed is None and name == "cloudpickle":
+        # A served model's own environment has no cloudpickle: it is lent that of the server.
+        installed = getattr(importlib.import_module(name), "__version__", None)
     if installed is None:
         return UnmetPin(pin, None)
     exact = _exact_version(requirement)

@@ -17,7 +17,7 @@ import sys
 import threading
 from typing import Any
 
-from verta_local.errors import LoadError
+from verta_local.errors import EnvironmentUnmet, LoadError
 from verta_local.serving import frames, wire
 from verta_local.tracebacks import own_traceback, without_folders
 
@@ -65,7 +65,9 @@ def _report_failure(control: socket.socket, error: BaseException) -> None:
     # Of a LoadError: the user's traceback, where his code is to blame, and the sentence that says what to do.
     text = f"{error.traceback}\n{error}".strip() if isinstance(error, LoadError) else own_traceback(error)
     print(text, file=sys.stderr, flush=True)
-    report = {"message": message, "traceback": text}
+    report: dict[str, Any] = {"message": message, "traceback": text}
+    if isinstance(error, EnvironmentUnmet):
+        report["environment"] = {"missing": error.missing, "python": error.python}
     frames.send_frame(control, frames.FAILED, json.dumps(report).encode())
 
 

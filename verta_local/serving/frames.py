@@ -22,8 +22,8 @@ GZIP = 0x100  # added to one of the above: the body is gzipped
 
 LOAD = 10  # control lane, to the child: the body is the JSON of what to load
 EXIT = 11  # control lane, to the child: end in an orderly way
-READY = 20  # control lane, from the child: the body is JSON {"batch_predict": bool}
-FAILED = 21  # control lane, from the child: the body is JSON {"message", "traceback"}
+READY = 20  # control lane, from the child: the body is JSON, see `child`
+FAILED = 21  # control lane, from the child: the body is JSON {"message", "traceback"[, "environment"]}
 
 PASSED = "fd"  # the first argument of a child that has its lanes as descriptors
 

@@ -27,6 +27,12 @@ class LogFile:
             self._answered_byte = 0
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
+    def add_line(self, text: str) -> None:
+        """Adds a line of the server's own."""
+        descriptor = self.open_append()
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(f"verta_local: {text}\n")
+
     def size_bytes(self) -> int:
         """The present size; 0 when there is no file."""
         try:

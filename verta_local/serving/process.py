@@ -141,6 +141,7 @@ class ChildProcess:
         self.about: dict[str, Any] = {}  # what its model is like, once it is ready
         self.is_ready = False
         self.reported_failure = False
+        self.wants_environment: dict[str, Any] | None = None  # what it lacks, when it failed for that
         self.retiring = False
         self.is_gone = False  # a request found it dead: it gets no further one, though its end is not known yet
         self.in_flight = 0
@@ -278,6 +279,7 @@ class ChildProcess:
         elif report is not None:
             found = json.loads(report.body)
             self.reported_failure = True
+            self.wants_environment = found.get("environment")
             self._observer.child_failed(self, str(found["message"]), str(found["traceback"]))
         self._launched.wait()
         self.ended.set()

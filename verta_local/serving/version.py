@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Any, Protocol
 
 from verta_local.serving.launch import Launcher
@@ -79,6 +80,8 @@ class Version:
         self._retiring: set[ChildProcess] = set()
         self._deaths: deque[float] = deque()
         self._is_over = False
+        self._runs = program  # the program, in the environment that it needs
+        self._is_preparing = False
 
     def start(self) -> None:
         """Starts all children; call once, without the lock."""
@@ -212,9 +215,19 @@ class Version:
         """A child could not load its model."""
         with self._changed:
             replica = next((each for each in self._replicas if each.starting is child), None)
-            if replica is not None:
-                replica.starting = None
+            if replica is None:
+                return
+            replica.starting = None
+            if child.wants_environment is None or child.program.interpreter.is_own:
                 self._load_failed(replica, traceback or message)
+            elif child.program is not self._runs:  # the environment was made while this one was still loading
+                threading.Thread(target=self._start_child, args=(replica,), name="restart", daemon=True).start()
+            elif not self._is_preparing:
+                self._is_preparing = True
+                self.message = "an environment with the model's requirements is being made"
+                self._changed.notify_all()
+                wanted = child.wants_environment
+                threading.Thread(target=self._prepare, args=(wanted,), name="environment", daemon=True).start()
 
     def child_ended(self, child: ChildProcess) -> None:
         """A child's process is gone, for whatever reason; told twice of the same child is as told once."""
@@ -242,7 +255,7 @@ class Version:
                 return
             replica.is_spawning = True
         try:
-            child = ChildProcess(self.program, self.log, self._launcher, self)
+            child = ChildProcess(self._runs, self.log, self._launcher, self)
         except (OSError, ValueError) as error:  # ValueError: a null character in the environment
             with self._changed:
                 replica.is_spawning = False
@@ -257,6 +270,28 @@ class Version:
         child.watch()
         if not is_wanted:
             child.kill()
+
+    def _prepare(self, wanted: dict[str, Any]) -> None:
+        """Without the lock: makes the environment that the model needs, then starts all children in it."""
+        from verta_local.serving.environments import (  # noqa: PLC0415 - start-up time, and seldom needed
+            CannotPrepare,
+            environment_for,
+        )
+
+        requirements = self.program.spec.get("requirements") or ()
+        try:
+            interpreter = environment_for(wanted, self.program.interpreter, requirements, self.log.add_line)
+        except CannotPrepare as error:
+            with self._changed:
+                self._load_failed(self._replicas[0], str(error))
+            return
+        with self._changed:
+            self._runs = replace(self.program, interpreter=interpreter)
+            self._is_preparing = False
+            self.message = "the model is loading in an environment of its own"
+        for replica in self._replicas:
+            if replica.active is None:
+                self._start_child(replica)
 
     def _load_failed(self, replica: _Replica, text: str, reason: str = "load") -> None:
         if self._is_over:
