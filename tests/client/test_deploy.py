@@ -15,6 +15,7 @@ import pytest
 
 from verta_local import Client
 from verta_local.deployment import local
+from verta_local.deployment.supervisor import StateFile
 from verta_local.run import ExperimentRun
 
 SETUP = """
@@ -175,9 +176,9 @@ def test_after_the_server_was_killed_the_status_is_true(echo: ExperimentRun) -> 
     echo.deploy(wait=True)
     model = echo.get_deployed_model()
     child = model.predict("pid")
-    supervisor = int(Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    assert supervisor != os.getpid()
-    os.kill(supervisor, signal.SIGKILL)
+    state = StateFile.read()
+    assert state is not None and state.pid not in (child, os.getpid())
+    os.kill(state.pid, signal.SIGKILL)
     with pytest.raises((RuntimeError, ConnectionError), match=r"deploy"):
         model.predict("x")
     status = echo.get_deployment_status()
