@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Any
 
 from verta_store.query import Query
@@ -13,6 +14,7 @@ from .run import ExperimentRun
 
 if TYPE_CHECKING:
     from verta_store import Store
+    from verta_store.columns import Column
 
 
 class ExperimentRuns(LazyList[ExperimentRun]):
@@ -56,13 +58,27 @@ class ExperimentRuns(LazyList[ExperimentRun]):
             import pandas  # noqa: PLC0415 - optional
         except ImportError as error:
             raise MissingExtra("as_dataframe() needs pandas; install it with: pip install pandas") from error
-        run_ids = [row.id for row in self._store.find(self._query)]
         prefixes = {HYPERPARAMETERS: "hpp.", METRICS: "metric."}
-        rows: dict[str, dict[str, Any]] = {run_id: {} for run_id in run_ids}
-        for run_id, section, key, value in self._store.values_of_many(run_ids):
-            if section in prefixes:
-                rows[run_id][prefixes[section] + key] = value
-        frame = pandas.DataFrame.from_dict(rows, orient="index")
-        frame = frame.reindex(index=run_ids, columns=sorted(frame.columns))
-        frame.index.name = "id"
+        table = self._store.columns(self._query, prefixes)
+        named = {prefixes[section] + key: column for (section, key), column in table.columns.items()}
+        places = pandas.RangeIndex(len(table.ids))
+        series = {name: _series(pandas, named[name], places) for name in sorted(named)}
+        frame = pandas.DataFrame(series, index=places)
+        frame.index = pandas.Index(table.ids, name="id")
         return frame
+
+
+def _series(pandas: Any, column: Column, places: Any) -> Any:
+    """A column of a frame; where a value is missing there is NaN, and whole numbers are floats."""
+    import numpy  # noqa: PLC0415 - optional
+
+    values: Any = column.values
+    if isinstance(values, array):
+        values = numpy.frombuffer(values, dtype="i8" if values.typecode == "q" else "f8")
+    if column.positions is None:
+        return pandas.Series(values, index=places)
+    if isinstance(values, list):
+        return pandas.Series(values, index=column.positions).reindex(places)
+    whole = numpy.full(len(places), numpy.nan)
+    whole[numpy.frombuffer(column.positions, dtype="i8")] = values
+    return pandas.Series(whole, index=places)

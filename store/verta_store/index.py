@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from . import authors, drive, ids, ingest, journal, query, series
+from . import authors, columns, drive, ids, ingest, journal, query, series
 from .authors import Author, Conflict
 from .listing import Listing
 from .query import EntityRow
@@ -21,7 +21,7 @@ from .selection import Selection
 
 _T = TypeVar("_T")
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 # Another process of this user may be taking in a large journal.
 _BUSY_TIMEOUT_S = 20.0
@@ -69,6 +69,7 @@ CREATE TABLE resets (entity INTEGER NOT NULL, key INTEGER NOT NULL, time INTEGER
     PRIMARY KEY (entity, key)) WITHOUT ROWID;
 CREATE TABLE quarantine (journal INTEGER NOT NULL, time INTEGER NOT NULL, line TEXT NOT NULL);
 CREATE TABLE lost (stem TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE packed (entity INTEGER PRIMARY KEY, layout BLOB NOT NULL, data BLOB NOT NULL, others TEXT NOT NULL);
 CREATE TABLE newest (time INTEGER NOT NULL);
 INSERT INTO newest VALUES (0);
 """
@@ -505,6 +506,33 @@ class Index:
                 lambda rows: [(*row[:3], value_of(*row[3:])) for row in rows],
             )
 
+    def columns(self, what: query.Query, sections: Container[str]) -> columns.Table:
+        """The values of these sections of the entities of a query, a column a key."""
+
+        def read() -> columns.Table:
+            connection = self._open()
+            found = self._selection(what).rows("e.num, e.id", None, 0)
+            rows: dict[int, columns.PackedRow] = {}
+            for begin in range(0, len(found), _PARAMETERS):
+                numbers = [number for number, _ in found[begin : begin + _PARAMETERS]]
+                rows.update((row.entity, row) for row in columns.read_packed(connection, numbers))
+                if missing := [number for number in numbers if number not in rows]:
+                    with _transaction(connection):
+                        rows.update((row.entity, row) for row in columns.pack_missing(connection, missing))
+            names = {
+                number: (section, key)
+                for number, section, key in connection.execute("SELECT id, section, key FROM keys")
+                if section in sections
+            }
+            try:
+                table = columns.unpack([rows[number] for number, _ in found], names)
+            except (ValueError, TypeError, KeyError, OverflowError) as error:
+                raise _Unreadable from error
+            return columns.Table([entity for _, entity in found], table)
+
+        made: columns.Table = self._guarded(read)
+        return made
+
     def points(self, entity_id: str, key: str) -> list[series.Point]:
         """The history of an observation, in the order of logging."""
         return [series.Point(*row) for row in zip(*self.point_columns(entity_id, key), strict=True)]
@@ -594,8 +622,8 @@ def _index_names(connection: sqlite3.Connection) -> set[str]:
 
 
 def _make_late_indexes(connection: sqlite3.Connection) -> None:
-    for name, columns in _LATE_INDEXES.items():
-        connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
+    for name, of in _LATE_INDEXES.items():
+        connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {of}")
 
 
 def _begin_rebuild(connection: sqlite3.Connection) -> None:

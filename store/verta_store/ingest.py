@@ -242,6 +242,14 @@ class Batch:
                 self._start_anew(number, key, reset)
             for (key, writer), points in change.points.items():
                 self._append_points(number, key, writer, points, change)
+        self._db.executemany(
+            "DELETE FROM packed WHERE entity = ?",
+            [
+                (number,)
+                for number, change in self._changes.items()
+                if not change.is_new and (change.candidates or change.drops)
+            ],
+        )
         self._db.executemany("INSERT OR REPLACE INTO vals VALUES (?, ?, ?, ?, ?, ?, ?, ?)", winners)
         self._db.executemany("INSERT INTO losers VALUES (?, ?, ?, ?, ?, ?)", losers)
         self._db.executemany(

@@ -15,7 +15,7 @@ import verta_store
 
 ENGINE = [
     {"ids", "errors"},
-    {"records", "query", "files", "digest", "drive", "listing", "series", "authors", "probe", "collected", "local_cache", "names"},
+    {"records", "query", "files", "digest", "drive", "listing", "columns", "series", "authors", "probe", "collected", "local_cache", "names"},
     {"objects", "journal", "index", "remotes", "archive", "claims", "description", "ingest", "leases", "roots", "selection", "trash",
      "turn", "verified", "source_memory"},
     {"tree"},
