@@ -196,12 +196,24 @@ def read_artifact(store: Store, artifact: Artifact, unpickle: Callable[[Store, s
         return zip_of(store.path_of("tree", artifact.digest, artifact.name))
     if artifact.method:
         return unpickle(store, artifact.digest)
-    if artifact.name.lower().endswith((".pkl", ".pickle")):
+    if _looks_pickled(store, artifact):
         try:
-            return unpickle(store, artifact.digest)  # as in Verta; a user's own pickle file that does not load...
+            return unpickle(store, artifact.digest)  # as in Verta; a user's own pickle that does not load...
         except LoadError:
             pass  # ...comes back as its bytes
     return io.BytesIO(store.read_verified(artifact.digest))
+
+
+def _looks_pickled(store: Store, artifact: Artifact) -> bool:
+    """Whether a file of the user's is a pickle, by its name or by how pickles begin (protocol 2 and later) and end."""
+    if artifact.name.lower().endswith((".pkl", ".pickle")):
+        return True
+    with open(store.object_path(artifact.digest), "rb") as file:
+        head = file.read(2)
+        if head[:1] != b"\x80" or head[1:] not in (b"\2", b"\3", b"\4", b"\5"):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"."
 
 
 def zip_of(folder: str) -> io.BytesIO:

@@ -131,8 +131,8 @@ class Entity:
         return found
 
     def get_attributes(self) -> dict[str, Any]:
-        """Attribute key -> value."""
-        return self._values(ATTRIBUTES)
+        """Attribute key -> value; one of `verta_local.data_types` comes as such."""
+        return {key: typed_attribute(value) for key, value in self._values(ATTRIBUTES).items()}
 
     def get_description(self) -> str:
         """The description given at creation, or ''."""
@@ -168,6 +168,15 @@ class Entity:
             self._store.put_all(self._id, logged, overwrite=True)
         self._store.add_tags(self._id, tag_list)
         self._store.put(self._id, ATTRIBUTES, check_attributes(attrs or {}))
+
+
+def typed_attribute(value: Any) -> Any:
+    """The value that was logged of one that the store holds: of a type of `verta_local.data_types`, or as it is."""
+    if type(value) is dict and str(value.get("type")).startswith("verta."):
+        from .data_types import from_record  # noqa: PLC0415 - start-up time
+
+        return from_record(value)
+    return value
 
 
 def check_tags(tags: object) -> list[str]:

@@ -35,11 +35,7 @@ class EntityWithArtifacts(EntityWithAttributes):
 
     def log_artifact_path(self, key: str, artifact_path: str, overwrite: bool = False) -> None:
         """Logs only the text of a path; `get_artifact` returns it. As in Verta's first clients."""
-        artifact_rules.check_not_reserved(key)
-        values.check_key(key)
-        if not isinstance(artifact_path, (str, os.PathLike)):
-            raise TypeError(f"artifact_path must be a str, not {type(artifact_path).__name__}")
-        self._log_artifact(key, lambda: Artifact("path", os.fspath(artifact_path)), overwrite)
+        self._log_path(key, artifact_path, overwrite, "artifact_path", "BLOB")
 
     def get_artifact(self, key: str) -> Any:
         """The object that was logged; a file's bytes as BytesIO; a folder as the BytesIO of a zip; a path's text.
@@ -91,6 +87,14 @@ class EntityWithArtifacts(EntityWithAttributes):
                 self._store.check("blob", found[key].digest)
             paths[key] = artifact_rules.path_for_model(self._store, found[key])
         return paths
+
+    def _log_path(self, key: str, path: object, overwrite: bool, argument: str, type: str) -> None:
+        artifact_rules.check_not_reserved(key)
+        values.check_key(key)
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"{argument} must be a str, not {path.__class__.__name__}")
+        text = os.fspath(path)
+        self._log_artifact(key, lambda: Artifact("path", text, type=type), overwrite)
 
     def _log_artifact(self, key: str, make: Callable[[], Artifact], overwrite: bool) -> None:
         if not overwrite:

@@ -8,7 +8,7 @@ from typing import Any
 from verta_store.records import ARTIFACTS, ATTRIBUTES, HYPERPARAMETERS, METRICS
 
 from . import values
-from .entity import Entity, check_attributes, check_tags
+from .entity import Entity, check_attributes, check_tags, typed_attribute
 from .errors import KeyMissing
 
 _SINGULAR = {HYPERPARAMETERS: "hyperparameter", METRICS: "metric", ATTRIBUTES: "attribute", ARTIFACTS: "artifact"}
@@ -18,7 +18,8 @@ class EntityWithAttributes(Entity):
     """A run, a dataset, a model version ...: what has attributes of its own."""
 
     def log_attribute(self, key: str, value: Any, overwrite: bool = False) -> None:
-        """Logs one attribute: None, bool, number, str, or lists and dicts of them, nested.
+        """Logs one attribute: None, bool, number, str, lists and dicts of them, nested, or a value of
+        `verta_local.data_types`.
 
         Raises:
             TypeError: a value of another type. ValueError: a key with other characters than letters, digits, `_`,
@@ -32,7 +33,7 @@ class EntityWithAttributes(Entity):
 
     def get_attribute(self, key: str) -> Any:
         """The value, equal to the one logged. Raises KeyError for an absent key."""
-        return self._get(ATTRIBUTES, key)
+        return typed_attribute(self._get(ATTRIBUTES, key))
 
     def del_attribute(self, key: str) -> None:
         """Takes an attribute out. Raises KeyError for an absent key."""

@@ -8,6 +8,7 @@ VertaLocalError
 ├── EntityMissing   (KeyError, AttributeError)  a project, experiment or run that was deleted
 ├── EntityExists    (ValueError, OSError)       a name that was to be new; also a requests.HTTPError, see below
 ├── UnknownId       (ValueError)    a name or id of nothing in this store
+├── CodeMissing     (RuntimeError)  a code version that was never logged
 ├── EnvironmentMissing (RuntimeError) an environment that was never logged
 ├── DeploymentError (RuntimeError)  a model that cannot be deployed or does not answer
 └── MissingExtra    (ImportError)   an optional library, with the extra that brings it
@@ -66,6 +67,10 @@ def entity_exists(message: str) -> EntityExists:
     response.status_code, response.reason = 409, "Conflict"
     vars(error).update(response=response, request=None)
     return error
+
+
+class CodeMissing(VertaLocalError, RuntimeError):
+    """No code version was logged. As in Verta: RuntimeError."""
 
 
 class EnvironmentMissing(VertaLocalError, RuntimeError):

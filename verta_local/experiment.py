@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from verta_store.query import Query
 
-from .entity_attributes import EntityWithAttributes
+from .entity_code import EntityWithCode
 from .lazy_list import LazyList
 from .runs import ExperimentRuns
 
 
-class Experiment(EntityWithAttributes):
+class Experiment(EntityWithCode):
     """One experiment of a project. Made by `Client.set_experiment`."""
 
     _kind = "experiment"

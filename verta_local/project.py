@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from verta_store.query import Query
 
-from .entity_attributes import EntityWithAttributes
+from .entity_code import EntityWithCode
 from .experiment import Experiment, Experiments
 from .lazy_list import LazyList
 from .runs import ExperimentRuns
 
 
-class Project(EntityWithAttributes):
+class Project(EntityWithCode):
     """One project of a store. Made by `Client.set_project`."""
 
     _kind = "project"

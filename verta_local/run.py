@@ -9,14 +9,17 @@ from verta_store import ids
 from verta_store.records import HYPERPARAMETERS, METRICS
 
 from . import observations, values
-from .errors import EntityMissing
+from .entity_code import EntityWithCode
+from .errors import EntityMissing, UnknownId
+from .run_artifacts import RunArtifacts
 from .run_model import RunModel
 
 
-class ExperimentRun(RunModel):
+class ExperimentRun(RunModel, RunArtifacts, EntityWithCode):
     """One run of an experiment. Made by `Client.set_experiment_run`; may be used from several threads."""
 
     _kind = "run"
+    _may_overwrite_code = True
 
     def __repr__(self) -> str:
         """Everything that was logged, a line each; histories as their lengths. As in Verta."""
@@ -153,6 +156,44 @@ class ExperimentRun(RunModel):
         if not found:
             self._row()
         return found
+
+    def clone(
+        self,
+        experiment_id: str | None = None,
+        copy_artifacts: bool = True,
+        copy_code_version: bool = True,
+        copy_datasets: bool = True,
+    ) -> ExperimentRun:
+        """A new run with all that was logged to this one; artifacts are not stored twice.
+
+        Args:
+            experiment_id: of the experiment that it goes to; by default that of this run, under another name.
+            copy_artifacts, copy_code_version, copy_datasets: whether these come with it.
+
+        Raises:
+            ValueError: no experiment has this id.
+        """
+        row = self._row()
+        if experiment_id is not None:
+            self._require_experiment(experiment_id)
+        from .run_clone import clone_run  # noqa: PLC0415 - start-up time
+
+        return clone_run(
+            self,
+            row,
+            experiment_id or row.parent or "",
+            copy_artifacts=copy_artifacts,
+            copy_code_version=copy_code_version,
+            copy_datasets=copy_datasets,
+        )
+
+    def _require_experiment(self, experiment_id: object) -> None:
+        try:
+            found = self._store.entity(experiment_id) if isinstance(experiment_id, str) else None
+        except KeyError:
+            found = None
+        if found is None or found.kind != "experiment":
+            raise UnknownId(f"Experiment not found: none has the id {experiment_id!r} in the store {self._store.root}")
 
     def _point_count(self, key: str) -> int:
         return len(self._store.point_columns(self._id, key).epochs)

@@ -79,6 +79,7 @@ def check_scalar(key: str, value: object) -> Scalar:
 def check_attribute(key: str, value: object) -> Value:
     """Return `value` as a builtin scalar, list or dict with str keys, nested at will, for an attribute.
 
+    A value of `verta_local.data_types` becomes the dict that stands for it.
     What comes back is made of new lists and dicts: the caller owns it. Any other iterable becomes a list.
 
     Raises:
@@ -87,6 +88,8 @@ def check_attribute(key: str, value: object) -> Value:
     """
     if type(value) in _SCALAR_TYPES:
         return value  # type: ignore[return-value]
+    if type(value).__module__ == "verta_local.data_types":
+        value = value._as_dict()  # type: ignore[attr-defined]
     builtin = to_builtin(value)
     _check_tree(key, builtin)
     return builtin  # type: ignore[no-any-return]

@@ -264,3 +264,12 @@ def test_a_users_own_pickle_that_does_not_load_comes_as_bytes(run: ExperimentRun
     run.log_artifact("broken", str(tmp_path / "broken.pkl"))
     assert run.get_artifact("broken").read() == b"no pickle at all"
     assert issubclass(LoadError, RuntimeError)
+
+
+def test_the_bytes_of_a_pickle_come_back_as_the_object_whatever_their_name(run: ExperimentRun, tmp_path: Path) -> None:
+    for protocol in (2, 5):
+        run.log_artifact(f"stream/{protocol}", io.BytesIO(pickle.dumps({"a": 1}, protocol)))
+        assert run.get_artifact(f"stream/{protocol}") == {"a": 1}
+    (tmp_path / "data.bin").write_bytes(b"\x80\x04 no pickle.")
+    run.log_artifact("other", str(tmp_path / "data.bin"))
+    assert run.get_artifact("other").read() == b"\x80\x04 no pickle."
