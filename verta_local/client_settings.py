@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from .config_files import read_config
 
 # What notebooks gave as `host`: an address, never a folder.
-_ADDRESS = re.compile(
+_ADDRESS = (
     r"(?i)[a-z][a-z0-9+.-]+://.*|\[?[\w.:-]+\]?:\d+|localhost|\d+\.\d+\.\d+\.\d+"
     r"|([\w-]+\.)+(verta\.ai|com|org|net|edu|gov|io|ai|cloud|internal|local|lan|corp)/?"
 )
@@ -93,9 +93,9 @@ def read_settings(arguments: Mapping[str, Any], port: object = None) -> ClientSe
 
 
 def _is_address(host: str, origin: str) -> bool:
-    if os.path.isdir(host):
+    if os.path.isdir(host) or os.path.isabs(host):
         return False
-    if _ADDRESS.fullmatch(host):
+    if re.fullmatch(_ADDRESS, host):
         return True
     # Only the caller's own word may be the name of a new folder beside him: what was set up for a server may not.
     return origin != "named by the caller" and not re.match(r"[~./\\]|[A-Za-z]:[\\/]", host)

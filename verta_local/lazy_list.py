@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -87,15 +86,11 @@ class LazyList(Generic[Item]):
             TypeError: a predicate that is not a str. ValueError: one that cannot be read.
         """
         predicates = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
-        found = copy.copy(self)
-        found._query = self._query.where(*predicates)
-        return found
+        return self._with(self._query.where(*predicates))
 
     def sort(self, key: str, descending: bool = False) -> Self:
         """Sorted by a key such as "metrics.accuracy"; those without the key come last. Replaces an earlier sort."""
-        found = copy.copy(self)
-        found._query = self._query._replace(sort=self._query.sort_key(key, is_descending=descending))
-        return found
+        return self._with(self._query._replace(sort=self._query.sort_key(key, is_descending=descending)))
 
     def top_k(self, key: str, k: int) -> Self:
         """The `k` items with the highest values of a key, the highest first. Those without it do not count."""
@@ -108,9 +103,14 @@ class LazyList(Generic[Item]):
     def _best(self, key: str, k: int, *, is_descending: bool) -> Self:
         if isinstance(k, bool) or not isinstance(k, int) or k < 0:
             raise ValueError(f"k must be a whole number, not {k!r}")
-        found = copy.copy(self)
         top = (self._query.sort_key(key, is_descending=is_descending), k)
-        found._query = self._query._replace(top=top, sort=None)
+        return self._with(self._query._replace(top=top, sort=None))
+
+    def _with(self, query: Query) -> Self:
+        """The same list of another query."""
+        found = object.__new__(type(self))
+        vars(found).update(vars(self))
+        found._query = query
         return found
 
 

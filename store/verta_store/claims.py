@@ -18,7 +18,7 @@ from . import drive, files, ids, records
 from .errors import BadRecord, ClaimTaken
 
 # Ours, never a user's word: it is the name of a folder.
-_KIND = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_KIND = r"[a-z][a-z0-9-]{0,39}"
 
 # `{"c":"`, 64 hexadecimal digits, `",`: the check value stands in front, over everything behind it.
 _HEAD_BYTES = 72
@@ -87,7 +87,7 @@ class Claims:
             time.sleep(0.02)
 
     def _path(self, kind: str, name: str) -> str:
-        if not _KIND.fullmatch(kind):
+        if not re.fullmatch(_KIND, kind):
             raise BadRecord(f"the kind of a claim is a short word in lower case, not {kind!r}")
         return os.path.join(self._root, "claims", kind, name_digits(name))
 

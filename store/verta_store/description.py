@@ -108,14 +108,12 @@ def create(root: str, sharing: str) -> bool:
             )
         for name in FOLDERS:
             _make_own(where, os.path.join(root, name))
-        import uuid  # noqa: PLC0415 - start-up time: it imports `platform`
-
         from . import probe  # noqa: PLC0415 - start-up time
 
         temporary = os.path.join(root, "tmp")
         description = {
             "format": records.FORMAT,
-            "store_id": str(uuid.uuid4()),
+            "store_id": ids.random_uuid(),
             "created_ms": ids.now_ms(),
             "sharing": sharing,
             "capabilities": probe.capabilities(temporary),

@@ -41,8 +41,17 @@ def entity_id(kind: str, parent: str | None, name: str, generation: int) -> str:
     # NUL cannot be confused with a part of the text: each part carries its length in front.
     parts = (kind, parent or "", name, str(generation))
     seed = b"".join(b"%d:%s," % (len(p), p) for p in (part.encode("utf-8", "surrogatepass") for part in parts))
-    digits = bytearray(hashlib.sha256(b"verta_local entity " + seed).digest()[:16])
-    digits[6] = digits[6] & 0x0F | 0x80
+    return _uuid(hashlib.sha256(b"verta_local entity " + seed).digest(), version=8)
+
+
+def random_uuid() -> str:
+    """A random UUID in text form, version 4; the library `uuid` would bring `platform` to each first run."""
+    return _uuid(os.urandom(16), version=4)
+
+
+def _uuid(data: bytes, *, version: int) -> str:
+    digits = bytearray(data[:16])
+    digits[6] = digits[6] & 0x0F | version << 4
     digits[8] = digits[8] & 0x3F | 0x80
     text = digits.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
@@ -87,8 +96,8 @@ def host_id() -> str:
 def _machine_id() -> str:
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         try:
-            with open(path, encoding="ascii") as file:
-                return file.read().strip()
+            with open(path, "rb") as file:
+                return file.read().decode("ascii").strip()
         except (OSError, ValueError):
             continue
     return ""

@@ -24,8 +24,9 @@ from .listing import OPEN_SUFFIX, SEALED_SUFFIX, list_journals
 
 # `{"c":"` + 8 hexadecimal digits + `",`: the check value stands in front, at a fixed place.
 _HEAD_BYTES = 16
-_STEM = re.compile(r"[a-z0-9-]{1,60}/[a-z0-9-]{1,60}")
-_CHECKS = re.compile(rb'\{"c":"([0-9a-f]{8})",')
+# Not compiled here, but at the first use, which `re` remembers: who only logs needs neither.
+_STEM = r"[a-z0-9-]{1,60}/[a-z0-9-]{1,60}"
+_CHECKS = rb'\{"c":"([0-9a-f]{8})",'
 
 # The promise: a record that was acknowledged survives a power cut at most this much later.
 SYNC_WITHIN_S = 1.0
@@ -430,7 +431,7 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
             pending = Damage(path, start.offset + first, line_end - first, "a damaged record")
             straight = crc(body, straight)
             resume.append(straight)
-            resume.extend(int(stated, 16) for stated in _CHECKS.findall(line)[-3:])
+            resume.extend(int(stated, 16) for stated in re.findall(_CHECKS, line)[-3:])
         offset = line_end
     part.torn_bytes = end - good_until
     part.position = Position(start.offset + good_until, check, count, is_sealed)
@@ -461,7 +462,7 @@ def _record_of(line: bytes) -> dict[str, Any] | None:
 
 def is_stem(text: object) -> bool:
     """Whether this may be a journal's name, `<host id>/<utc>-<pid>-<random>`: what a header says becomes a path."""
-    return isinstance(text, str) and _STEM.fullmatch(text) is not None
+    return isinstance(text, str) and re.fullmatch(_STEM, text) is not None
 
 
 def _check_footer(data: bytes, part: JournalPart, path: str) -> None:

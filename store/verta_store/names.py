@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 
 ARCHIVE_ENDS = (".tar.gz", ".tgz", ".tar", ".zip")
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
-_WINDOWS_NAMES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+# Not compiled here, but at the first use, which `re` remembers: most processes never name a file.
+_UNSAFE = r'[\x00-\x1f\x7f<>:"/\\|?*]'
+_WINDOWS_NAMES = r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?"
 
 
 def safe_name(name: str) -> str:
     """A file name for the user's word: the same, unless some file system would stumble over it."""
-    name = _UNSAFE.sub("_", name.encode("utf-8", "replace").decode("utf-8"))
+    name = re.sub(_UNSAFE, "_", name.encode("utf-8", "replace").decode("utf-8"))
     if name.strip(" .") == "":
         name = "_" + name.strip(" .")
     if name[-1] in " .":
         name = name[:-1] + "_"
-    if _WINDOWS_NAMES.fullmatch(name):
+    if re.fullmatch(_WINDOWS_NAMES, name):
         name = "_" + name
     # 255 bytes is the limit of common file systems; the end is kept, because frameworks look at it.
     return name.encode("utf-8")[-200:].decode("utf-8", "ignore")

@@ -47,8 +47,8 @@ _WORDS = {
     },
     "endpoint": {**_TIMES, "path": "name", "description": "fields.description"},
 }
-_SPACED = re.compile(r"\s(==|!=|>=|<=|~=|>|<)\s")
-_ANYWHERE = re.compile(r"(==|!=|>=|<=|~=|>|<)")
+_SPACED = r"\s(==|!=|>=|<=|~=|>|<)\s"
+_ANYWHERE = r"(==|!=|>=|<=|~=|>|<)"
 
 
 class EntityRow(NamedTuple):
@@ -116,7 +116,7 @@ def parse_predicate(text: str, kind: str = "run") -> Predicate:
     if not isinstance(text, str):
         raise TypeError(f"a predicate is a text such as 'metrics.accuracy >= 0.9', not {type(text).__name__}")
     _require_unicode(text)
-    found = _SPACED.search(text) or _ANYWHERE.search(text)
+    found = re.search(_SPACED, text) or re.search(_ANYWHERE, text)
     if found is None:
         raise BadQuery(f"the predicate {text!r} has no operator; use one of {', '.join(OPERATORS)}")
     section, key = _parse_key(text[: found.start()].strip(), kind, allow_tags=True)

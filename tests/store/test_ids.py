@@ -78,3 +78,11 @@ def test_random_digits_have_the_length_asked_for(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 20
+
+
+def test_a_random_uuid_is_one_of_version_4_and_new_each_time() -> None:
+    found = {ids.random_uuid() for _ in range(1000)}
+    assert len(found) == 1000
+    assert {(uuid.UUID(text).version, uuid.UUID(text).variant, str(uuid.UUID(text)) == text) for text in found} == {
+        (4, uuid.RFC_4122, True)
+    }
