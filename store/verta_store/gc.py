@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from . import digest as digests
-from . import drive, files, ids, leases, trash, tree
+from . import drive, files, ids, leases, manifest, trash
 from .collected import Amount, Measure, Report, Share, Waiting, files_in
 from .errors import CollectionRefused
 from .fsck import QUARANTINE
@@ -220,7 +220,7 @@ class _Collection:
             return
         try:
             if digests.digest_of_bytes(data) == digest:
-                yield from (entry.digest for entry in tree.read_manifest(data) if entry.digest)
+                yield from (entry.digest for entry in manifest.read_manifest(data) if entry.digest)
         except ValueError:
             return  # the tree has bytes of its own
 

@@ -11,9 +11,10 @@ import stat
 from . import digest as digests
 from . import drive, files, ids
 from .errors import StoreWriteError
+from .manifest import folder_entries, parts_of, read_manifest, write_manifest
 from .names import ARCHIVE_ENDS, safe_name
 from .objects import NO_LINK, Objects, TemporaryFolder, copy_in, corrupt, missing
-from .tree import Trees, folder_entries, parts_of, read_manifest, write_manifest
+from .tree import Trees
 from .verified import VerifiedCache, signature_of
 
 _UNPACKED = ".dir"
@@ -175,8 +176,7 @@ class Materializer:
                 if error.errno not in NO_LINK:
                     raise
                 temporary = self._temporary_in(top)
-                copied, _ = copy_in(source, temporary)
-                if copied != digest:
+                if copy_in(source, temporary).digest != digest:
                     files.remove_file(temporary)
                     raise corrupt(digest, source) from None
                 files.publish(temporary, target)

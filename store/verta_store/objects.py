@@ -15,15 +15,15 @@ from typing import NamedTuple, TypeVar
 
 from . import digest as digests
 from . import drive, files, ids, trash
+from .copying import SMALL_BYTES, Copied, is_rememberable
 from .errors import BadContent, CorruptObject, MissingObject
 from .leases import FRESH, GONE, REFUSED, Leases
 from .source_memory import SourceMemory
-from .source_memory import signature as file_signature
 from .verified import VerifiedCache, signature_of
+from .walking import look_of
 
 Result = TypeVar("Result")
 
-# Below this a file is read at once; above it the kernel copies while a second thread hashes what was copied.
 _COPY_BYTES = 1 << 20
 _CHUNK_BYTES = 8 << 20
 
@@ -219,26 +219,21 @@ class Objects:
             FileNotFoundError, PermissionError: the source cannot be opened.
             BadContent: the source is not a regular file.
         """
-        remembered = self._remembered(source)
-        if remembered is not None:
-            return remembered
-        temporary = self._temporary.new_name()
-        digest, size_bytes = copy_in(source, temporary, memory=self.memory)
-        with files.writing("an object", self._top):
-            self._publish(temporary, digest)
-        self.memory.save()
-        return Ref("blob", digest, size_bytes)
-
-    def _remembered(self, source: str) -> Ref | None:
-        """The blob of a file that was logged before and has not changed since, without reading it; else None."""
         path = os.path.realpath(source)
-        signature, digest = self.memory.known_below(path).get(path, ("", ""))
-        if not digest:
-            return None
-        status = os.stat(path)
-        if file_signature(status) == signature and self.has(digest) and self.is_whole(digest) and self.keep(digest):
-            return Ref("blob", digest, status.st_size)
-        return None
+        digest = self.memory.file(path)
+        if digest and self.is_kept(digest):
+            return Ref("blob", digest, os.path.getsize(self.path(digest)))
+        device = self.memory.trusted_device(path)
+        temporary = self._temporary.new_name()
+        copied = copy_in(source, temporary, trusted_device=device)
+        with files.writing("an object", self._top):
+            self._publish(temporary, copied.digest)
+        self.memory.remember_file(path, copied.source_look, device, copied.digest)
+        return Ref("blob", copied.digest, copied.size_bytes)
+
+    def is_kept(self, digest: str) -> bool:
+        """Whether the blob is there and whole, and is safe from collection now until a record names it."""
+        return self.has(digest) and self.is_whole(digest) and self.keep(digest)
 
     def put_stream(self, read: Callable[[int], bytes]) -> Ref:
         """Stores what `read(size)` returns until it returns nothing; durable when this returns."""
@@ -343,6 +338,25 @@ class Objects:
             if error.errno in (errno.EEXIST, *NO_LINK):
                 return False
             raise
+        self._verified.remember(target, signature_of([target]))
+        return True
+
+    def link_over(self, digest: str, target: str) -> bool:
+        """Makes a file with the bytes of a blob and the blob one file on the disk, where both and links exist.
+
+        Returns:
+            False where not: the bytes are stored twice, which is only a cost.
+        """
+        if not self.is_whole(digest):
+            return False
+        path, twin = self.path(digest), target + ".link"
+        try:
+            os.link(path, twin)
+        except OSError:
+            return False
+        os.replace(twin, target)
+        # The link moved the blob's ctime; without this the next use would hash it again.
+        self._verified.remember(path, signature_of([path]))
         return True
 
 
@@ -374,14 +388,14 @@ def copy_in(
     source: str,
     target: str,
     *,
-    is_executable: bool = False,
+    keeps_executable: bool = False,
     sync: bool = True,
     follow_links: bool = True,
-    memory: SourceMemory | None = None,
-) -> tuple[str, int]:
-    """Copies a regular file into the store's file system and hashes the copy. Returns (digest, size in bytes).
+    trusted_device: int | None = None,
+) -> Copied:
+    """Copies a regular file into the store's file system and hashes the copy.
 
-    `memory` notes what the source looked like, for the next time; its `save` is the caller's.
+    Of a device that may be trusted (see `source_memory`) the result tells how the source looked while it was read.
 
     Raises:
         FileNotFoundError, PermissionError: the source cannot be opened.
@@ -404,29 +418,29 @@ def copy_in(
             raise BadContent(f"{source} became a link while it was read; log it again", path=source) from error
         raise
     try:
-        status = os.fstat(reader)
-        if status.st_mode & 0o170000 != 0o100000:
+        before = os.fstat(reader)
+        if before.st_mode & 0o170000 != 0o100000:
             raise BadContent(f"{source} is not a regular file or folder, so it cannot be logged", path=source)
-        before = memory.begin(reader) if memory is not None else None
+        is_executable = keeps_executable and bool(before.st_mode & 0o100)
+        is_steady = before.st_dev == trusted_device and is_rememberable(before, reader)
         with files.writing("an object", target):
             writer = _create(target)
         try:
-            if status.st_size <= _COPY_BYTES:
-                result = _copy_at_once(reader, writer)
+            if before.st_size <= SMALL_BYTES:
+                digest, size_bytes = _copy_at_once(reader, writer)
             else:
-                result = _copy_and_hash(reader, writer, target, sync=sync)
+                digest, size_bytes = _copy_and_hash(reader, writer, target, sync=sync)
             with files.writing("an object", target):
                 _finish(writer, is_executable=is_executable, sync=sync)
+                stored_look = look_of(os.fstat(writer))
         except BaseException:
             os.close(writer)
             files.remove_file(target)
             raise
         os.close(writer)
-        if memory is not None:
-            memory.note(os.path.realpath(source), before, reader, result[0])
     finally:
         os.close(reader)
-    return result
+    return Copied(digest, size_bytes, is_executable, look_of(before) if is_steady else "", stored_look)
 
 
 def _create(path: str) -> int:

@@ -1,8 +1,9 @@
-"""A memory, per user and host, of the user's own files that were logged: so that an unchanged folder is not read again.
+"""A memory, per user and host, of the user's own files and folders that were logged, so that they are not read again.
 
-A file counts as unchanged when path, size, mtime, ctime and inode are those of the time when it was read. That finds an
-edit of the same size, also with its mtime put back (ctime moves), and a swap by renaming (inode and ctime). Two things
-could slip through and are shut out when a file is *remembered*:
+A file counts as unchanged when path, size, mtime, ctime and inode are those of the time when it was read; a folder,
+when it still has the same names and each of its files is unchanged: one signature for all of them. That finds an edit
+of the same size, also with its mtime put back (ctime moves), and a swap by renaming (inode and ctime). Two things could
+slip through and are shut out when something is *remembered*:
 
 * a change in the same tick of a coarse clock: a file that was changed less than two seconds ago is not remembered
   (git's "racily clean" rule);
@@ -11,35 +12,31 @@ could slip through and are shut out when a file is *remembered*:
   ext4, with it seen). Where that cannot be asked, or the file system never moves the times (tmpfs), nothing is
   remembered and every file is read.
 
-A cache: deletable at any time, and then everything is read once more.
+A folder is remembered when each of its files may be. A cache: deletable at any time, and then all is read once more.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-import time
-from typing import Any
+from typing import NamedTuple
 
 from .local_cache import LocalCache
+from .walking import Folder, look_of, signature_of
 
 # File systems that move mtime and ctime at the first store to a clean page.
 _TRUSTED = {"ext2", "ext3", "ext4", "xfs", "btrfs"}
 
-_RACY_NS = 2_000_000_000
 
-# cachestat(2), Linux 6.5: the number is the same on all architectures but alpha.
-_CACHESTAT = 451
+class KnownFolder(NamedTuple):
+    """The tree that a folder was logged as."""
 
-
-def signature(status: os.stat_result) -> str:
-    """What must stay the same for a file to count as unchanged."""
-    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
-    return f"{status.st_size} {times} {status.st_ino} {status.st_dev} {status.st_mode & 0o111}"
+    digest: str
+    size_bytes: int
+    file_count: int
 
 
 class SourceMemory(LocalCache):
-    """Absolute path of a user's file -> (signature, digest)."""
+    """Absolute real path of a user's file, or of a folder with a separator behind it -> (signature, digest)."""
 
     def __init__(self, path: str) -> None:
         super().__init__(
@@ -48,43 +45,66 @@ class SourceMemory(LocalCache):
             " (path TEXT PRIMARY KEY, signature TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID",
         )
         self._trusted_devices: dict[int, bool] = {}
-        self._waiting: list[tuple[str, str, str]] = []
 
-    def known_below(self, folder: str) -> dict[str, tuple[str, str]]:
-        """Path -> (signature, digest) of all that is remembered in a folder, or of one file."""
-        rows = self.rows(
-            "SELECT path, signature, digest FROM sources WHERE path = ? OR (path >= ? AND path < ?)",
-            (folder, folder + os.sep, folder + chr(ord(os.sep) + 1)),
-        )
-        return {path: (found, digest) for path, found, digest in rows}
+    def trusted_device(self, path: str) -> int | None:
+        """The device that a file or folder is on, where its file system tells enough to remember files by; or None.
 
-    def begin(self, descriptor: int) -> os.stat_result | None:
-        """To be called before a file's first byte is read: its status, or None when it must not be remembered.
-
-        The pages are looked at after the status was taken: a store to a clean page from here on moves the times, and
-        `note` sees it; one to a dirty page before came before the reading.
+        Raises:
+            OSError: it is not there.
         """
-        status = os.fstat(descriptor)
-        if time.time_ns() - max(status.st_ctime_ns, status.st_mtime_ns) < _RACY_NS:
+        device = os.stat(path).st_dev
+        is_trusted = self._trusted_devices.get(device)
+        if is_trusted is None:
+            is_trusted = self._trusted_devices[device] = _file_system_of(device) in _TRUSTED
+        return device if is_trusted else None
+
+    def file(self, path: str) -> str:
+        """The digest of a file that has not changed since it was remembered; ''."""
+        rows = self.rows("SELECT signature, digest FROM sources WHERE path = ?", (path,))
+        if not rows:
+            return ""
+        status = os.stat(path)
+        signature, digest = rows[0]
+        return str(digest) if signature == f"{look_of(status)} {status.st_dev}" else ""
+
+    def remember_file(self, path: str, look: str, device: int | None, digest: str) -> None:
+        """Notes a file that was read; `look` is '' when it must not be (`copying.is_rememberable`)."""
+        if look and device is not None:
+            self._remember(path, f"{look} {device}", digest)
+
+    def knows_folder(self, path: str) -> bool:
+        """Whether something is remembered of a folder, so that it is worth a look at each of its files."""
+        return bool(self.rows("SELECT 1 FROM sources WHERE path = ?", (_key(path),)))
+
+    def folder(self, path: str, found: list[Folder]) -> KnownFolder | None:
+        """The tree of a folder that has not changed since it was remembered, by a walk with the looks of all files."""
+        rows = self.rows("SELECT signature, digest FROM sources WHERE path = ?", (_key(path),))
+        signature = self._folder_signature(path, found)
+        if not rows or not signature or rows[0][0] != signature:
             return None
-        return status if self._is_trusted(status.st_dev) and _is_clean(descriptor) else None
+        try:
+            digest, size_bytes, file_count = rows[0][1].split(" ")
+            return KnownFolder(digest, int(size_bytes), int(file_count))
+        except ValueError:
+            return None  # of another version
 
-    def note(self, path: str, before: os.stat_result | None, descriptor: int, digest: str) -> None:
-        """Remembers a file that was read, unless `begin` said None or it changed meanwhile. Written by `save`."""
-        if before is not None and signature(before) == signature(os.fstat(descriptor)):
-            self._waiting.append((path, signature(before), digest))
+    def remember_folder(self, path: str, found: list[Folder], tree: KnownFolder) -> None:
+        """Notes a folder that was read; the looks are those of the reading, each '' when it must not be trusted."""
+        signature = self._folder_signature(path, found)
+        if signature:
+            self._remember(_key(path), signature, f"{tree.digest} {tree.size_bytes} {tree.file_count}")
 
-    def save(self) -> None:
-        """Writes what `note` took in."""
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            self.write("INSERT OR REPLACE INTO sources VALUES (?, ?, ?)", waiting)
+    def _folder_signature(self, path: str, found: list[Folder]) -> str:
+        device = self.trusted_device(path)
+        signature = signature_of(found) if device is not None else ""
+        return signature and f"{signature} {device}"
 
-    def _is_trusted(self, device: int) -> bool:
-        found = self._trusted_devices.get(device)
-        if found is None:
-            found = self._trusted_devices[device] = _file_system_of(device) in _TRUSTED
-        return found
+    def _remember(self, path: str, signature: str, digest: str) -> None:
+        self.write("INSERT OR REPLACE INTO sources VALUES (?, ?, ?)", [(path, signature, digest)])
+
+
+def _key(folder: str) -> str:
+    return os.path.join(folder, "")
 
 
 def _file_system_of(device: int) -> str:
@@ -99,44 +119,3 @@ def _file_system_of(device: int) -> str:
     except (OSError, ValueError, IndexError):
         pass
     return ""
-
-
-def _is_clean(descriptor: int) -> bool:
-    """Whether no page of an open file waits to be written back. False where the kernel cannot say."""
-    call = _cachestat()
-    return call is not None and call(descriptor)
-
-
-_call: Any = None
-
-
-def _cachestat() -> Any:
-    """A function (descriptor) -> bool over cachestat(2), or None."""
-    global _call
-    if _call is None:
-        _call = _make_cachestat() or False
-    return _call or None
-
-
-def _make_cachestat() -> Any:
-    if sys.platform != "linux":
-        return None
-    import ctypes  # noqa: PLC0415 - start-up time
-
-    class Range(ctypes.Structure):
-        _fields_ = (("offset", ctypes.c_uint64), ("length", ctypes.c_uint64))
-
-    class Found(ctypes.Structure):
-        _fields_ = tuple((name, ctypes.c_uint64) for name in ("cache", "dirty", "writeback", "evicted", "recent"))
-
-    syscall = ctypes.CDLL(None, use_errno=True).syscall
-    syscall.argtypes = (ctypes.c_long, ctypes.c_uint, ctypes.POINTER(Range), ctypes.POINTER(Found), ctypes.c_uint)
-    whole, found = Range(0, 0), Found()  # length 0: to the end of the file
-    pointers = ctypes.pointer(whole), ctypes.pointer(found)
-
-    def is_clean(descriptor: int) -> bool:
-        if syscall(_CACHESTAT, descriptor, *pointers, 0) != 0:
-            return False
-        return bool(found.dirty == 0 and found.writeback == 0)
-
-    return is_clean

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from .columns import Table
     from .contents import Contents
     from .index import Index, IndexState
+    from .manifest import Entry
     from .objects import Ref
     from .series import Columns, Point
-    from .tree import Entry
 
 _IN_MEMORY = ":memory:"
 

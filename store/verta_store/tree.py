@@ -6,93 +6,21 @@ The manifest is the hashed object: its format is in `store/README.md`, section "
 from __future__ import annotations
 
 import errno
-import json
 import os
-import stat
-import unicodedata
-import warnings
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from . import digest as digests
 from . import drive, files, trash
 from .errors import BadContent, CorruptObject, StoreWriteError
 from .leases import GONE, REFUSED
-from .objects import Objects, Ref, TemporaryFolder, copy_in, corrupt, missing
-from .source_memory import signature as file_signature
-from .verified import VerifiedCache, signature_of
+from .manifest import Entry, parts_of, path_below, read_manifest, write_manifest
+from .objects import Objects, Ref, TemporaryFolder, corrupt, missing
+from .source_memory import KnownFolder
+from .verified import VerifiedCache
+from .walking import signature_of, walk
 
-# From this size on a file in a tree is a hard link to a blob, so that the shards of checkpoints are stored once.
-LINK_FROM_BYTES = 64 * 1024
-
-# Up to this many files each is synced by itself; above it one barrier for the file system is cheaper (objects.md).
-_SYNC_EACH_UP_TO = 8
-
-_HEADER = "verta_local tree 1"
-_WINDOWS_NAMES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in "123456789")}
-
-
-class Entry(NamedTuple):
-    """One line of a manifest. A folder has no digest and size 0."""
-
-    path: str  # relative, with `/`
-    is_folder: bool
-    is_executable: bool = False
-    size_bytes: int = 0
-    digest: str = ""
-
-    def line(self) -> str:
-        """The manifest's line: `kind mode size digest path`, the path as JSON text."""
-        kind = "dir" if self.is_folder else "file"
-        mode = "x" if self.is_executable else "-"
-        return f"{kind} {mode} {self.size_bytes} {self.digest or '-'} {json.dumps(self.path)}"
-
-
-def write_manifest(entries: list[Entry]) -> bytes:
-    """The canonical bytes of a manifest: sorted by the NFC form of the path, one line an entry."""
-    ordered = sorted(entries, key=lambda entry: (_sort_key(entry.path), entry.path))
-    return "".join(f"{line}\n" for line in (_HEADER, *(entry.line() for entry in ordered))).encode("ascii")
-
-
-def read_manifest(data: bytes) -> list[Entry]:
-    """The entries of a manifest whose bytes were checked against its digest."""
-    lines = data.decode("ascii").splitlines()
-    if not lines or lines[0] != _HEADER:
-        raise ValueError(f"a manifest begins with '{_HEADER}'")
-    entries = []
-    for line in lines[1:]:
-        kind, mode, size, digest, path = line.split(" ", 4)
-        name = json.loads(path)
-        entries.append(Entry(name, kind == "dir", mode == "x", int(size), "" if digest == "-" else digest))
-    return entries
-
-
-def _ref(digest: str, entries: list[Entry]) -> Ref:
-    size_bytes = sum(entry.size_bytes for entry in entries)
-    return Ref("tree", digest, size_bytes, sum(not entry.is_folder for entry in entries))
-
-
-def parts_of(top: str, entries: list[Entry]) -> list[tuple[str, str]]:
-    """(path, digest) of every file of a manifest below the folder `top`."""
-    return [(os.path.join(top, *entry.path.split("/")), entry.digest) for entry in entries if not entry.is_folder]
-
-
-def folder_entries(top: str) -> list[Entry]:
-    """The manifest of a folder as it is now, by reading all of it; links are not followed."""
-    entries = []
-    for parent, folders, names in os.walk(top):
-        prefix = "" if parent == top else os.path.relpath(parent, top).replace(os.sep, "/") + "/"
-        entries += [Entry(prefix + name, True) for name in folders]
-        for name in names:
-            path = os.path.join(parent, name)
-            digest, size_bytes = digests.digest_of_file(path)
-            is_executable = bool(os.stat(path).st_mode & stat.S_IXUSR)
-            entries.append(Entry(prefix + name, False, is_executable, size_bytes, digest))
-    return entries
-
-
-def _sort_key(path: str) -> bytes:
-    return unicodedata.normalize("NFC", path).encode("utf-8", "surrogatepass")
+if TYPE_CHECKING:
+    from .folder_copy import FolderCopy
 
 
 class Trees:
@@ -169,22 +97,37 @@ class Trees:
         Raises:
             MissingObject, CorruptObject
         """
-        top = self.path(digest)
         if not self.has(digest):
             raise missing(digest, self._root)
-        entries = self.entries(digest)
-        parts = parts_of(top, entries)
         try:
             try:
-                damaged = self._verified.check(top, parts)
+                damaged = self._damaged_part(digest)
             except FileNotFoundError:
-                if os.path.lexists(top) or not self.has(digest):
+                if os.path.lexists(self.path(digest)) or not self.has(digest):
                     raise
-                damaged = self._verified.check(top, parts)  # a collection took it too early
+                damaged = self._damaged_part(digest)  # a collection took it too early
         except FileNotFoundError as error:
             raise missing(digest, self._root) from error
         if damaged:
             raise corrupt(digest, damaged)
+
+    def _damaged_part(self, digest: str) -> str:
+        """The path of something in the tree that is damaged, or ''.
+
+        Raises:
+            FileNotFoundError: something is gone.
+        """
+        top, manifest = self.path(digest), self.manifest_path(digest)
+        if self._verified.check(manifest, [(manifest, digest)]):
+            return manifest
+        signature = _signature_of(top)
+        if self._verified.knows(_walk_key(top), signature):
+            return ""
+        # Something has changed, if only that a loader has left a file of its own beside those of the manifest.
+        damaged = self._verified.check(top, parts_of(top, self.entries(digest)))
+        if not damaged and signature == _signature_of(top):
+            self._verified.remember(_walk_key(top), signature)
+        return damaged
 
     def is_whole(self, digest: str) -> bool:
         """Whether the tree is there and undamaged; one that cannot be read is not."""
@@ -204,19 +147,25 @@ class Trees:
             BadContent: something in the folder cannot be stored; the message names it.
             StoreWriteError: the file system refused; nothing is left behind.
         """
-        found = list(_walk(source))
-        self._check_names(source, [path for path, _, _ in found])
-        remembered = self._remembered(os.path.realpath(source), found)
-        if remembered is not None:
-            return remembered
+        from .folder_copy import copy_folder  # noqa: PLC0415 - start-up time
+        from .portable_names import check_names  # noqa: PLC0415 - start-up time
+
+        top = os.path.realpath(source)
+        is_known = self._objects.memory.knows_folder(top)
+        found = walk(top, with_looks=is_known)
+        known = self._objects.memory.folder(top, found) if is_known else None
+        if known and self.is_whole(known.digest) and self.keep(known.digest):
+            return Ref("tree", *known)
+        paths = [folder.path for folder in found[1:]]
+        paths += [folder.below(name) for folder in found for name in (*folder.names, *folder.links)]
+        check_names(source, paths, is_case_sensitive=self._is_case_sensitive)
         temporary = self._temporary.new_name()
         with files.writing("a folder", temporary):
             drive.of(self._root).make_own_folder(temporary)
         try:
-            entries, shared = self._copy(found, temporary)
-            ref = self._publish(entries, shared, temporary)
-            self._objects.memory.save()
-            return ref
+            device = self._objects.memory.trusted_device(top)
+            copy = copy_folder(self._objects, self._root, found, temporary, device)
+            ref = self._publish(copy, temporary)
         except BaseException as error:
             files.remove_folder(temporary)
             if isinstance(error, StoreWriteError) and error.errno == errno.EEXIST:
@@ -227,85 +176,11 @@ class Trees:
                     path=source,
                 ) from error
             raise
+        self._objects.memory.remember_folder(top, copy.source, KnownFolder(ref.digest, ref.size_bytes, ref.file_count))
+        return ref
 
-    def _remembered(self, source: str, found: list[tuple[str, str, bool]]) -> Ref | None:
-        """The tree of a folder that was logged before and has not changed since, by `stat` alone; else None."""
-        known = self._objects.memory.known_below(source)
-        if not known:
-            return None
-        entries = []
-        for path, origin, is_folder in found:
-            if is_folder:
-                entries.append(Entry(path, True))
-                continue
-            signature, digest = known.get(origin, ("", ""))
-            status = os.stat(origin)
-            if not digest or signature != file_signature(status):
-                return None
-            entries.append(Entry(path, False, bool(status.st_mode & stat.S_IXUSR), status.st_size, digest))
-        digest = digests.digest_of_bytes(write_manifest(entries))
-        top = self.path(digest)
-        try:
-            if not self.has(digest) or self._verified.check(top, parts_of(top, entries)) or not self.keep(digest):
-                return None
-        except FileNotFoundError:
-            return None
-        return _ref(digest, entries)
-
-    def _copy(self, found: list[tuple[str, str, bool]], temporary: str) -> tuple[list[Entry], set[str]]:
-        """Makes the folder, synced. Returns its entries, and the digests of those that are blobs too."""
-        entries = []
-        shared: set[str] = set()
-        unshared: list[tuple[str, str]] = []
-        sync_each = sum(not is_folder for _, _, is_folder in found) <= _SYNC_EACH_UP_TO
-        for path, origin, is_folder in found:
-            target = os.path.join(temporary, *path.split("/"))
-            if is_folder:
-                with files.writing("a folder", target):
-                    drive.of(self._root).make_own_folder(target)
-                entries.append(Entry(path, True))
-                continue
-            is_executable = bool(os.stat(origin).st_mode & stat.S_IXUSR)
-            digest, size_bytes = copy_in(
-                origin,
-                target,
-                is_executable=is_executable,
-                sync=sync_each,
-                follow_links=False,
-                memory=self._objects.memory,
-            )
-            if size_bytes >= LINK_FROM_BYTES and not is_executable:
-                with files.writing("an object", target):
-                    if self._link_to_blob(digest, target):
-                        shared.add(digest)
-                    else:
-                        unshared.append((digest, target))
-            entries.append(Entry(path, False, is_executable, size_bytes, digest))
-        with files.writing("a folder", temporary):
-            if not sync_each:
-                _sync_all(temporary, entries, is_network=drive.of(self._root).is_careful)
-            # Only now: what has an object's name is taken for durable by every other writer.
-            for digest, target in unshared:
-                if self._objects.link_in(digest, target) or self._link_to_blob(digest, target):
-                    shared.add(digest)
-            for folder in (temporary, *(os.path.join(temporary, e.path) for e in entries if e.is_folder)):
-                files.sync_folder(folder)
-        return entries, shared
-
-    def _link_to_blob(self, digest: str, target: str) -> bool:
-        """Makes a large file and the blob of the same bytes one file on the disk, where both and links exist."""
-        if not self._objects.is_whole(digest):
-            return False
-        twin = target + ".link"
-        try:
-            os.link(self._objects.path(digest), twin)
-        except OSError:
-            return False  # stored twice, which is only a cost
-        os.replace(twin, target)
-        return True
-
-    def _publish(self, entries: list[Entry], shared: set[str], temporary: str) -> Ref:
-        manifest = write_manifest(entries)
+    def _publish(self, copy: FolderCopy, temporary: str) -> Ref:
+        manifest = write_manifest(copy.entries)
         digest = digests.digest_of_bytes(manifest)
         target = self.path(digest)
         folder = os.path.dirname(target)
@@ -317,15 +192,16 @@ class Trees:
                 # A damaged tree makes way for the copy that we hold.
                 files.move_to_trash(target, self._root, os.path.basename(temporary))
             if files.publish(temporary, target):
-                self._verified.remember(target, signature_of(path for path, _ in parts_of(target, entries)))
+                self._verified.remember(_walk_key(target), copy.stored_signature)
             else:
                 files.remove_folder(temporary)
             if not os.path.lexists(self.manifest_path(digest)):  # a collection was about to take the tree
                 self._publish_manifest(digest, manifest)
             files.sync_folder(folder)
-            for shard in {os.path.dirname(self._objects.path(one)) for one in shared}:
+            for shard in {os.path.dirname(self._objects.path(one)) for one in copy.shared}:
                 files.sync_folder(shard)
-        return _ref(digest, entries)
+        size_bytes = sum(entry.size_bytes for entry in copy.entries)
+        return Ref("tree", digest, size_bytes, sum(not entry.is_folder for entry in copy.entries))
 
     def _publish_manifest(self, digest: str, manifest: bytes) -> None:
         path = self.manifest_path(digest)
@@ -374,99 +250,17 @@ class Trees:
             raise corrupt(digest, path)
         return read_manifest(data)
 
-    def _check_names(self, source: str, paths: list[str]) -> None:
-        """Refuses names that no store can hold, and warns of those that another system cannot."""
-        seen: dict[str, str] = {}
-        for path in paths:
-            name = path.rsplit("/", 1)[-1]
-            try:
-                path.encode("utf-8")
-            except UnicodeEncodeError:
-                raise BadContent(
-                    f"the name {path!r} in {source} is not valid Unicode, so it cannot be logged; rename it",
-                    path=source,
-                ) from None
-            folded = unicodedata.normalize("NFC", path).casefold()
-            twin = seen.setdefault(folded, path)
-            problem = ""
-            if twin != path:
-                problem = f"{twin!r} and {path!r} differ only in case or accents"
-            elif (
-                name.split(".")[0].lower() in _WINDOWS_NAMES
-                or name[-1:] in (".", " ")
-                or any(character in '<>:"\\|?*' or character < " " for character in name)
-            ):
-                problem = f"{path!r} is not a legal name on Windows"
-            if not problem:
-                continue
-            if not self._is_case_sensitive:
-                raise BadContent(f"{problem} (in {source}): this store's drive cannot hold it; rename it", path=source)
-            warnings.warn(
-                f"{problem} (in {source}): it is stored, but cannot be copied to every system",
-                UserWarning,
-                stacklevel=2,
-            )
+
+def _walk_key(top: str) -> str:
+    """What a tree is remembered by, for the signature of a walk; for that of the manifest's files it is `top`."""
+    return os.path.join(top, "")
 
 
-def _walk(source: str) -> Iterator[tuple[str, str, bool]]:
-    """Yields (relative path, real path, is a folder) for everything below a folder, parents first."""
-    root = os.path.realpath(source)
-
-    def descend(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[str, str, bool]]:
-        with os.scandir(folder) as listing:
-            children = sorted(listing, key=lambda child: child.name)
-        for child in children:
-            path = prefix + child.name
-            origin = child.path
-            if child.is_symlink():
-                origin = _follow(child.path, root)
-            mode = os.stat(origin, follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                real = os.path.realpath(origin)
-                if real in above:
-                    raise BadContent(f"{child.path} is a link that leads back into itself; remove it", path=child.path)
-                yield path, origin, True
-                yield from descend(origin, path + "/", (*above, real))
-            elif stat.S_ISREG(mode):
-                yield path, origin, False
-            else:
-                raise BadContent(
-                    f"{child.path} is a device, FIFO or socket and cannot be logged; remove it from the folder",
-                    path=child.path,
-                )
-
-    yield from descend(root, "", (root,))
-
-
-def _follow(link: str, root: str) -> str:
+def _signature_of(top: str) -> str:
+    """The signature of a walk through a stored tree; '' where it holds something else than files and folders."""
     try:
-        target = os.path.realpath(link, strict=True)
-    except OSError as error:
-        raise BadContent(f"{link} is a link that leads nowhere; remove it or log its target", path=link) from error
-    if target != root and not target.startswith(root + os.sep):
-        raise BadContent(
-            f"{link} is a link out of the folder being logged; replace it by a copy of what it points to",
-            path=link,
-        )
-    return target
-
-
-def _sync_all(top: str, entries: list[Entry], *, is_network: bool) -> None:
-    """Makes many new files durable: by one barrier for the file system, or write-back of all and a wait for each."""
-    paths = [os.path.join(top, entry.path) for entry in entries if not entry.is_folder]
-    if not is_network and files.sync_file_system(top):
-        paths = paths[-1:]  # syncfs(2) told of no errors before Linux 5.8: this one does
-    if hasattr(os, "posix_fadvise"):
-        # POSIX_FADV_DONTNEED starts the write-back of dirty pages on Linux, so that the waits below overlap.
-        for path in paths:
-            descriptor = os.open(path, os.O_RDONLY | files.O_CLOEXEC)
-            try:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(descriptor)
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC)
-        try:
-            files.sync_file(descriptor)
-        finally:
-            os.close(descriptor)
+        found = walk(top, with_looks=True)
+    except (OSError, BadContent):
+        return ""
+    is_plain = all(not folder.links and folder.origin == path_below(found[0].origin, folder.path) for folder in found)
+    return signature_of(found) if is_plain else ""

@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from verta_store import Ref, Store, open_store, source_memory
+from verta_store import Ref, Store, copying, folder_copy, objects, open_store
 from verta_store.digest import digest_of_bytes
 from verta_store.fsck import verify
+from verta_store.source_memory import SourceMemory
 
 
 @pytest.fixture
@@ -34,24 +36,28 @@ def folder(tmp_path: Path) -> Path:
 
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths that are read from now on."""
-    from verta_store import objects, tree
-
     read: list[str] = []
-    copy_in = objects.copy_in
 
-    def noted(source: str, *arguments: object, **more: object) -> object:
-        read.append(source)
-        return copy_in(source, *arguments, **more)  # type: ignore[arg-type]
+    def watch(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
 
-    monkeypatch.setattr(objects, "copy_in", noted)
-    monkeypatch.setattr(tree, "copy_in", noted)
+        def noted(source: str, *arguments: object, **more: object) -> object:
+            read.append(source)
+            return real(source, *arguments, **more)
+
+        monkeypatch.setattr(module, name, noted)
+
+    watch(objects, "copy_in")
+    watch(folder_copy, "copy_in")
+    watch(copying, "copy_small")
     return read
 
 
 def can_remember(folder: Path) -> bool:
-    memory = source_memory.SourceMemory(str(folder.parent / "probe.sqlite"))
+    if SourceMemory(str(folder.parent / "probe.sqlite")).trusted_device(str(folder)) is None:
+        return False
     with open(folder / "a.bin", "rb") as file:
-        return memory.begin(file.fileno()) is not None
+        return copying.is_rememberable(os.fstat(file.fileno()), file.fileno())
 
 
 def test_an_unchanged_folder_and_file_are_not_read_again(

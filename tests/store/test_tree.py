@@ -11,16 +11,18 @@ import stat
 import threading
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from verta_store import Ref, Store, files, tree
+from verta_store import Ref, Store, files, folder_copy, tree
+from verta_store.copying import Copied, copy_names
 from verta_store.errors import BadContent, CorruptObject, MissingObject, StoreError, StoreWriteError
-from verta_store.tree import Entry, read_manifest, write_manifest
+from verta_store.manifest import Entry, read_manifest, write_manifest
 
-LARGE = tree.LINK_FROM_BYTES
+LARGE = folder_copy.LINK_FROM_BYTES
 # A file system's name: any bytes but NUL and the slash, at most 255 of them; here: any Unicode.
 NAME = (
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=20)
@@ -408,20 +410,28 @@ def test_of_files_that_change_while_the_folder_is_read_the_copies_are_what_was_h
     assert is_clean(store)
 
 
+@pytest.mark.parametrize("count", [2, 20])
 def test_a_file_that_becomes_a_link_while_the_folder_is_read_is_not_followed(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    source = make(tmp_path / "source", {"a": b"1", "b": b"2"})
+    source = make(tmp_path / "source", {"a": b"1", "b": b"2", **{str(number): b"" for number in range(count - 2)}})
     (tmp_path / "secret").write_bytes(b"secret")
-    real = tree.copy_in
+    real = folder_copy.copy_in
 
-    def swap(origin: str, target: str, **more: bool) -> tuple[str, int]:
-        if origin.endswith("b"):
-            os.unlink(origin)
-            os.symlink(tmp_path / "secret", origin)
+    def swap() -> None:
+        (source / "b").unlink(missing_ok=True)
+        (source / "b").symlink_to(tmp_path / "secret")
+
+    def swap_one(origin: str, target: str, **more: bool) -> Copied:
+        swap()
         return real(origin, target, **more)
 
-    monkeypatch.setattr(tree, "copy_in", swap)
+    def swap_many(*arguments: Any) -> list[Copied | None]:
+        swap()
+        return copy_names(*arguments)
+
+    monkeypatch.setattr(folder_copy, "copy_in", swap_one)
+    monkeypatch.setattr(folder_copy, "copy_names", swap_many)
     with pytest.raises(BadContent, match="became a link"):
         store.put_tree(source)
     assert is_clean(store)

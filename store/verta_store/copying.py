@@ -1,0 +1,106 @@
+"""Copying one small file into the store in as few system calls as it takes, for folders of thousands of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from typing import NamedTuple
+
+from . import digest as digests
+from . import drive, files, page_cache
+from .walking import look_of
+
+# Above this the kernel copies, and a second thread hashes what was copied: `objects.copy_in`.
+SMALL_BYTES = 1 << 20
+
+# A file that was changed less than this ago may change again within one tick of its clock (git's "racily clean" rule).
+RACY_NS = 2_000_000_000
+
+_READ = os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY | files.O_CLOEXEC
+
+
+class Copied(NamedTuple):
+    """A file that is now in the store's file system; not synced yet."""
+
+    digest: str
+    size_bytes: int
+    is_executable: bool
+    source_look: str = ""  # of the source while it was read; '' when it must not be remembered
+    stored_look: str = ""  # of the copy
+
+
+def copy_small(source: str, target: str, trusted_device: int | None) -> Copied | None:
+    """Copies a plain file of at most 1 MiB; its bytes are hashed in memory, as they are written.
+
+    The mode of a copy, 0444 or 0555, is that of its creation where the process's umask allows it.
+
+    Args:
+        trusted_device: the device whose files may be remembered (see `source_memory`), or None.
+
+    Returns:
+        None when it is another kind of file, or anything went wrong: then nothing is left behind, and
+        `objects.copy_in` does it again, or says why not.
+    """
+    try:
+        reader = os.open(source, _READ)
+    except OSError:
+        return None
+    try:
+        before = os.fstat(reader)
+        if before.st_mode & 0o170000 != 0o100000 or before.st_size > SMALL_BYTES:
+            return None
+        is_steady = before.st_dev == trusted_device and is_rememberable(before, reader)
+        # One byte more than there should be: the end shows without a second read.
+        data = os.read(reader, before.st_size + 1)
+        if len(data) != before.st_size:
+            return None  # it grows, or is read in pieces
+    except OSError:
+        return None
+    finally:
+        os.close(reader)
+    is_executable = bool(before.st_mode & 0o100)
+    stored_look = _write(target, data, files.READ_ONLY_EXECUTABLE if is_executable else files.READ_ONLY)
+    if not stored_look:
+        return None
+    digest = f"{digests.ALGORITHM}:{hashlib.sha256(data).hexdigest()}"
+    return Copied(digest, len(data), is_executable, look_of(before) if is_steady else "", stored_look)
+
+
+def is_rememberable(status: os.stat_result, descriptor: int) -> bool:
+    """Whether every change of a file will show in its times, from the moment on when `status` was taken.
+
+    Asked before the first byte is read. What changes while it is read then differs from `status` the next time. A store
+    through a memory map moves the times only when it is the first to a clean page, so that no page may be dirty now.
+    """
+    if time.time_ns() - max(status.st_ctime_ns, status.st_mtime_ns) < RACY_NS:
+        return False
+    return page_cache.is_clean(descriptor)
+
+
+def _write(target: str, data: bytes, mode: int) -> str:
+    """Creates a file. Returns its look, or '' when that failed: then there is none."""
+    try:
+        writer = os.open(target, _WRITE, mode)
+    except OSError:
+        return ""
+    try:
+        try:
+            if os.write(writer, data) != len(data):
+                raise OSError("no more room")
+            status = os.fstat(writer)
+            if status.st_mode & 0o777 != mode:
+                drive.set_mode(writer, mode)
+                status = os.fstat(writer)
+        finally:
+            os.close(writer)
+    except OSError:
+        files.remove_file(target)
+        return ""
+    return look_of(status)
+
+
+def copy_names(source: str, target: str, names: list[str], trusted_device: int | None) -> list[Copied | None]:
+    """`copy_small` of files of one folder into another, under their own names."""
+    return [copy_small(f"{source}{os.sep}{name}", f"{target}{os.sep}{name}", trusted_device) for name in names]

@@ -1,0 +1,135 @@
+"""Walking a folder: what is in it, and how each file looks to `stat`, as one signature.
+
+Two walks with one signature found the same names, and at each of them the same size, mtime, ctime, inode and executable
+bit. What may be concluded from that is said where it is concluded: `source_memory` and `verified`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .errors import BadContent
+
+# Time stamps without a fraction are those of a drive that has none: they move on in steps of one second or two (FAT,
+# some NFS and SMB servers). Within a step, and a little more for clocks that differ, they say nothing.
+_SECOND_NS = 10**9
+_UNSETTLED_NS = 4 * 10**9
+
+
+class Folder(NamedTuple):
+    """A folder that was walked through."""
+
+    path: str  # below the top, with "/"; "" is the top itself
+    origin: str  # where it really is
+    names: list[str]  # of its plain files, sorted
+    looks: list[str]  # of each of them, or none at all
+    links: dict[str, str]  # its links to files: name -> what they lead to
+
+    def below(self, name: str) -> str:
+        """The path of something in it, below the top."""
+        return f"{self.path}/{name}" if self.path else name
+
+
+def look_of(status: os.stat_result) -> str:
+    """What must stay the same for a file to count as unchanged."""
+    return "%d %d %d %d %d" % (  # noqa: UP031 - a third faster than an f-string, 50,000 times
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+        status.st_mode & 0o111,
+    )
+
+
+def signature_of(folders: Iterable[Folder]) -> str:
+    """One text over the names and looks of a walk; '' when a look is unknown, or too new to say anything."""
+    state = hashlib.sha256()
+    all_looks: list[list[str]] = []
+    for folder in folders:
+        if "" in folder.looks or len(folder.looks) != len(folder.names):
+            return ""
+        links = [f"{name}\0{target}" for name, target in folder.links.items()]
+        text = "\0".join((folder.path, *folder.names, "", *folder.looks, "", *links, "\n"))
+        state.update(text.encode("utf-8", "surrogateescape"))
+        all_looks.append(folder.looks)
+    return state.hexdigest() if _are_settled(all_looks) else ""
+
+
+def _are_settled(all_looks: list[list[str]]) -> bool:
+    """Whether any further change would show in the time stamps: their drive has fractions, or they are old enough."""
+    newest_ns = 0
+    for looks in all_looks:
+        for look in looks:
+            modified, changed = map(int, look.split(" ", 3)[1:3])
+            if changed % _SECOND_NS:
+                return True  # one is enough: the drive sets ctime by its own clock
+            newest_ns = max(newest_ns, modified, changed)
+    return time.time_ns() - newest_ns > _UNSETTLED_NS
+
+
+def walk(source: str, *, with_looks: bool) -> list[Folder]:
+    """What is in a folder and below it, links inside of it followed, each folder before what is in it.
+
+    Raises:
+        BadContent: a link out of the folder, to nowhere or into itself; a device, FIFO or socket.
+        OSError: something cannot be read, or has just gone.
+    """
+    root = os.path.realpath(source)
+    found: list[Folder] = []
+    # On Windows a listing tells no inode, and its times may be old.
+    stat_all = with_looks and sys.platform == "win32"
+
+    def descend(folder: str, path: str, above: tuple[str, ...]) -> None:
+        with os.scandir(folder) as listing:
+            children = sorted(listing, key=_name_of)
+        here = Folder(path, folder, [], [], {})
+        found.append(here)
+        names, looks = here.names, here.looks
+        prefix = f"{path}/" if path else ""
+        for child in children:
+            if child.is_file(follow_symlinks=False):
+                names.append(child.name)
+                if with_looks:
+                    looks.append(look_of(os.stat(child.path) if stat_all else child.stat(follow_symlinks=False)))
+                continue
+            origin = child.path
+            if child.is_symlink():
+                origin = _follow(origin, root)
+            if os.path.isdir(origin):
+                real = os.path.realpath(origin) if origin == child.path else origin
+                if real in above:
+                    raise BadContent(f"{child.path} is a link that leads back into itself; remove it", path=child.path)
+                descend(origin, prefix + child.name, (*above, real))
+            elif origin != child.path and os.path.isfile(origin):
+                here.links[child.name] = origin
+            else:
+                os.lstat(origin)  # gone meanwhile: said as it is
+                raise BadContent(
+                    f"{child.path} is a device, FIFO or socket and cannot be logged; remove it from the folder",
+                    path=child.path,
+                )
+
+    descend(root, "", (root,))
+    return found
+
+
+def _name_of(child: os.DirEntry[str]) -> str:
+    return child.name
+
+
+def _follow(link: str, root: str) -> str:
+    try:
+        target = os.path.realpath(link, strict=True)
+    except OSError as error:
+        raise BadContent(f"{link} is a link that leads nowhere; remove it or log its target", path=link) from error
+    if target != root and not target.startswith(root + os.sep):
+        raise BadContent(
+            f"{link} is a link out of the folder being logged; replace it by a copy of what it points to",
+            path=link,
+        )
+    return target

@@ -1,0 +1,34 @@
+"""What runs in a worker process: see `workers`, which starts it. Its imports are what its start costs."""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import signal
+import sys
+import time
+
+from .copying import copy_names
+
+TASKS = {"copy": copy_names}
+
+
+def serve(parent: int) -> None:
+    """The whole life of a worker: does what comes in by stdin, until its end or that of the process `parent`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who then closes the pipe
+    os.umask(0)  # so that a file has its mode from its creation on
+    if hasattr(os, "getppid"):
+        _thread.start_new_thread(_end_with, (parent,))
+    for line in sys.stdin.buffer:
+        name, *arguments = json.loads(line)
+        answer = TASKS[name](*arguments)
+        sys.stdout.buffer.write(json.dumps(answer).encode("ascii") + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent has gone; another child of his may hold the pipe open."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

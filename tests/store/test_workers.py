@@ -1,0 +1,292 @@
+"""Worker processes copy large folders; whatever becomes of them, the folder is stored whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import verta_store
+from verta_store import Store, folder_copy, workers
+from verta_store.errors import StoreWriteError
+from verta_store.fsck import verify
+
+ENGINE = Path(verta_store.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def always_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers for any folder, in tasks of a few files."""
+    monkeypatch.setattr(folder_copy, "WORKERS_FROM", 1)
+    monkeypatch.setattr(folder_copy, "_TASK_FILES", 5)
+    monkeypatch.setattr(workers, "worker_count", lambda: 2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ninety files in three folders; one is executable, one is large, one is a link."""
+    top = tmp_path / "a folder\nof 'data' \udc80"
+    for number in range(90):
+        part = top / f"part {number % 3}"
+        part.mkdir(parents=True, exist_ok=True)
+        (part / f"ü{number}").write_bytes(b"%d" % number * 1000)
+    (part / "ü2").chmod(0o755)
+    (part / "large").write_bytes(os.urandom(3 << 20))
+    (part / "shared").write_bytes(os.urandom(100_000))
+    (part / "link").symlink_to("large")
+    return top
+
+
+def is_stored(store: Store, digest: str, folder: Path) -> bool:
+    """Whether a tree has the files of a folder, bytes and modes, and nothing else was left behind."""
+    top = Path(store.path_of("tree", digest, ""))
+    found = {path.relative_to(top): path for path in top.rglob("*") if path.is_file()}
+    wanted = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    assert found.keys() == wanted.keys()
+    for name, path in found.items():
+        assert path.read_bytes() == wanted[name].read_bytes(), name
+        assert path.stat().st_mode & 0o777 == (0o555 if wanted[name].stat().st_mode & 0o100 else 0o444), name
+    assert verify(store, deep=True).is_clean
+    return not [left for own in Path(store.root, "tmp").iterdir() for left in own.iterdir()]
+
+
+def test_a_folder_that_workers_copied_is_the_same_tree(
+    store: Store, folder: Path, another: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers: list[object] = []
+    real = workers.Workers.do
+
+    def noted(self: workers.Workers, tasks: list[tuple[object, list[object]]]) -> object:
+        for key, answer in real(self, tasks):
+            answers.append(answer)
+            yield key, answer
+
+    monkeypatch.setattr(workers.Workers, "do", noted)
+    mask = os.umask(0o077)
+    try:
+        ref = store.put_tree(folder)
+    finally:
+        os.umask(mask)
+    assert len(answers) >= 18 and all(answers), "the workers did it"
+    assert is_stored(store, ref.digest, folder)
+    monkeypatch.setattr(workers, "worker_count", lambda: 0)
+    shutil.rmtree(store.path_of("tree", ref.digest, ""))
+    assert store.put_tree(folder) == ref
+    assert is_stored(store, ref.digest, folder)
+
+
+HALF = """
+import os
+from verta_store import copying, worker
+def half(source, target, names, device):
+    with open(os.path.join(target, names[0]), "wb") as file:
+        file.write(b"half")
+    {end}
+worker.TASKS["copy"] = half
+"""
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), 9)", "raise MemoryError", "print('no answer')"])
+def test_what_a_worker_left_half_done_is_done_again(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    start = workers._START
+    at = start.index("from verta_store.worker import serve")
+    monkeypatch.setattr(workers, "_START", start[:at] + HALF.format(end=end) + start[at:])
+    assert is_stored(store, store.put_tree(folder).digest, folder)
+
+
+def test_one_worker_that_dies_leaves_its_work_to_the_other_and_to_us(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = workers._ask
+    asked: list[int] = []
+
+    def kill_the_first(process: subprocess.Popen[bytes], task: list[object]) -> object:
+        asked.append(process.pid)
+        if process.pid == asked[0] and asked.count(process.pid) == 3:
+            os.kill(process.pid, signal.SIGKILL)
+        return real(process, task)
+
+    monkeypatch.setattr(workers, "_ask", kill_the_first)
+    assert is_stored(store, store.put_tree(folder).digest, folder)
+    assert asked.count(asked[0]) <= 3
+
+
+@pytest.mark.parametrize("text", [None, "#!/bin/sh\necho hello\n", "#!/bin/sh\nexit 3\n", "no program"])
+def test_a_python_that_cannot_be_started_is_done_without(
+    store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    program = tmp_path / "python-odd"
+    if text is not None:
+        program.write_text(text)
+        program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert is_stored(store, store.put_tree(folder).digest, folder)
+
+
+def test_a_program_with_python_inside_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
+    assert workers.worker_count() == 4
+    monkeypatch.setattr(sys, "executable", "/usr/bin/uwsgi")
+    assert workers.worker_count() == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert workers.worker_count() == 0
+
+
+def test_a_drive_that_refuses_the_workers_gives_one_sentence_and_nothing_half_there(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(40):
+        (source / str(number)).write_bytes(b"x" * (100 if number else 200_000))
+    code = """
+import sys
+from verta_store import folder_copy, open_store, workers
+folder_copy.WORKERS_FROM = 1
+workers.worker_count = lambda: 2
+store = open_store(sys.argv[1] + "/store", sys.argv[1] + "/cache", create=True)
+try:
+    store.put_tree(sys.argv[1] + "/source")
+except OSError as error:
+    print(type(error).__name__, error)
+"""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], preexec_fn=limit, capture_output=True, text=True, check=True
+    )
+    name, _, sentence = done.stdout.strip().partition(" ")
+    assert name == StoreWriteError.__name__ and "could not write" in sentence and "\n" not in sentence
+    assert not list((tmp_path / "store" / "tmp").iterdir())
+    assert not list((tmp_path / "store" / "trees").rglob("*.manifest"))
+
+
+def test_workers_end_with_their_parent_though_another_child_of_his_holds_the_pipes(tmp_path: Path) -> None:
+    code = """
+import os, sys, time
+from verta_store import workers
+pool = workers.Workers(2)
+def show():
+    while len(pool._processes) < 2:
+        time.sleep(0.01)
+    if os.fork() == 0:
+        time.sleep(30)
+        os._exit(0)
+    print(*(each.pid for each in pool._processes), flush=True)
+import threading
+threading.Thread(target=show, daemon=True).start()
+os.mkfifo(sys.argv[1])
+from verta_store import worker
+for _ in pool.do([(n, ["sleep", 60]) for n in range(2)]): pass
+"""
+    start = workers._START
+    at = start.index("serve(int(")
+    patched = (
+        start[:at] + "import time\nfrom verta_store import worker\nworker.TASKS['sleep'] = time.sleep\n" + start[at:]
+    )
+    code = code.replace("pool =", f"workers._START = {patched!r}\npool =", 1)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "fifo")], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2 and all(_is_running(pid) for pid in pids)
+        parent.kill()
+        parent.wait()
+        deadline = time.monotonic() + 10
+        while any(_is_running(pid) for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(_is_running(pid) for pid in pids)
+    finally:
+        parent.stdout.close()
+        os.killpg(parent.pid, signal.SIGKILL)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_a_process_killed_among_its_workers_leaves_a_clean_store(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(3000):
+        (source / str(number)).write_bytes(b"%d" % number)
+    code = """
+import sys
+from verta_store import open_store
+store = open_store(sys.argv[1] + "/store", sys.argv[1] + "/cache", create=True)
+print("begin", flush=True)
+print(store.put_tree(sys.argv[1] + "/source").digest, flush=True)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    for wait_s in (0.05, 0.15, 0.3):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begin\n"
+        time.sleep(wait_s)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        store = verta_store.open_store(tmp_path / "store", tmp_path / "cache")
+        assert verify(store, deep=True).is_clean
+        store.close()
+    digest = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[1]
+    store = verta_store.open_store(tmp_path / "store", tmp_path / "cache")
+    store.check("tree", digest)
+    assert len(os.listdir(store.path_of("tree", digest, ""))) == 3000
+
+
+def test_an_error_between_two_answers_ends_the_workers(folder: Path, tmp_path: Path) -> None:
+    names = sorted(os.listdir(folder / "part 0"))
+    tasks = [(name, ["copy", str(folder / "part 0"), str(tmp_path), [name], None]) for name in names]
+    pool = workers.Workers(2)
+    with pytest.raises(KeyboardInterrupt), pool:
+        for _ in pool.do(tasks):
+            raise KeyboardInterrupt
+    assert pool._processes and all(process.poll() is not None for process in pool._processes)
+
+
+@pytest.mark.parametrize("way", ["path file", "copy of the package elsewhere"])
+def test_workers_start_wherever_the_package_lies(tmp_path: Path, way: str) -> None:
+    elsewhere = tmp_path / "some where" / "site"
+    if way == "path file":
+        elsewhere.mkdir(parents=True)
+        (elsewhere / "engine.pth").write_text(f"{ENGINE.parent}\n")
+        begin = f"import site; site.addsitedir({str(elsewhere)!r})"
+    else:
+        shutil.copytree(ENGINE, elsewhere / "verta_store", ignore=shutil.ignore_patterns("__pycache__"))
+        begin = f"import sys; sys.path.insert(0, {str(elsewhere)!r})"
+    source, target = tmp_path / "from", tmp_path / "to"
+    source.mkdir()
+    target.mkdir()
+    (source / "json.py").write_text("raise SystemExit('imported from where the user is')")
+    code = f"""
+{begin}
+import os
+from verta_store import workers
+os.chdir({str(source)!r})
+os.environ["PYTHONPATH"] = {str(source)!r}
+with workers.Workers(1) as pool:
+    task = ["copy", {str(source)!r}, {str(target)!r}, ["json.py"], None]
+    print([answer for _, answer in pool.do([(0, task)])])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "sha256:" in done.stdout and (target / "json.py").exists()
