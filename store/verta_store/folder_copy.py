@@ -78,7 +78,7 @@ def _copy_files(
         copies[number][name] = copy_in(
             origin,
             path_below(target, found[number].below(name)),
-            keeps_executable=True,
+            is_executable=None,
             sync=count <= _SYNC_EACH_UP_TO,
             follow_links=False,
             trusted_device=trusted_device,

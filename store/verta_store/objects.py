@@ -388,14 +388,15 @@ def copy_in(
     source: str,
     target: str,
     *,
-    keeps_executable: bool = False,
+    is_executable: bool | None = False,
     sync: bool = True,
     follow_links: bool = True,
     trusted_device: int | None = None,
 ) -> Copied:
     """Copies a regular file into the store's file system and hashes the copy.
 
-    Of a device that may be trusted (see `source_memory`) the result tells how the source looked while it was read.
+    Of a device that may be trusted (see `source_memory`) the result tells how the source looked while it was read. The
+    copy is executable if it is to be, with None if the source is.
 
     Raises:
         FileNotFoundError, PermissionError: the source cannot be opened.
@@ -421,7 +422,8 @@ def copy_in(
         before = os.fstat(reader)
         if before.st_mode & 0o170000 != 0o100000:
             raise BadContent(f"{source} is not a regular file or folder, so it cannot be logged", path=source)
-        is_executable = keeps_executable and bool(before.st_mode & 0o100)
+        if is_executable is None:
+            is_executable = bool(before.st_mode & 0o100)
         is_steady = before.st_dev == trusted_device and is_rememberable(before, reader)
         with files.writing("an object", target):
             writer = _create(target)

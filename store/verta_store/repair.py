@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass, field
 
 from . import digest as digests
-from . import drive, files, fsck, ids, journal, records, tree
+from . import drive, files, fsck, ids, journal, manifest, records
 from .collected import files_in
 from .errors import StoreError
 from .fsck import Problem, verify
@@ -148,7 +148,7 @@ class _Mending:
             return
         self._mend_file(path, entry.digest, is_executable=entry.is_executable)
 
-    def _build_tree(self, digest: str, entries: list[tree.Entry], home: str) -> None:
+    def _build_tree(self, digest: str, entries: list[manifest.Entry], home: str) -> None:
         draft = self._store.new_temporary_name()
         self._drive.make_own_folder(draft)
         try:
@@ -186,7 +186,7 @@ class _Mending:
             if not stat.S_ISREG(_mode_of(twin)):
                 continue
             try:
-                found, _ = copy_in(twin, target, is_executable=is_executable)
+                found = copy_in(twin, target, is_executable=is_executable).digest
             except (FileNotFoundError, PermissionError):
                 continue
             if found == digest:
@@ -205,7 +205,7 @@ class _Mending:
                     entries = self._store.tree_entries(other)
                 except (StoreError, ValueError):
                     continue
-                for part, expected in tree.parts_of(path, entries):
+                for part, expected in manifest.parts_of(path, entries):
                     self._twins.setdefault(expected, []).append(part)
             for other, path in fsck.names_in(os.path.join(self._root, "names")):
                 self._twins.setdefault(other, []).append(path)
@@ -219,15 +219,15 @@ class _Mending:
             self._set_aside(path)
             return
         try:
-            manifest = tree.write_manifest(tree.folder_entries(top))
+            found = manifest.write_manifest(manifest.folder_entries(top))
         except OSError as error:
             self.notes.append(f"{top} cannot be read: {error.strerror}")
             return
-        is_sound = digests.digest_of_bytes(manifest) == part.digest
+        is_sound = digests.digest_of_bytes(found) == part.digest
         self._set_aside(path)
         if is_sound:
             draft = self._store.new_temporary_name()
-            files.create_exclusive(path, manifest, draft)
+            files.create_exclusive(path, found, draft)
             self.restored.append(path)
 
     # -- journals ----------------------------------------------------------------------------------------------------
