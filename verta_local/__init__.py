@@ -13,6 +13,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "__version__"]
 
+# Verta's modules: `verta.environment.Python` works after `import verta` alone.
+_MODULES = frozenset(
+    [
+        "client",
+        "code",
+        "configuration",
+        "credentials",
+        "data_types",
+        "dataset",
+        "deployment",
+        "endpoint",
+        "environment",
+        "integrations",
+        "registry",
+        "runtime",
+        "tracking",
+        "utils",
+        "visibility",
+    ]
+)
+
 
 def __getattr__(name: str) -> object:
     # Importing the package alone costs nothing: the client and all below it come with the first use of a name.
@@ -20,4 +41,12 @@ def __getattr__(name: str) -> object:
         from .client import Client  # noqa: PLC0415
 
         return Client
+    if name in _MODULES:
+        from importlib import import_module  # noqa: PLC0415 - start-up time
+
+        try:
+            return import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
     raise AttributeError(f"module 'verta_local' has no attribute {name!r}")

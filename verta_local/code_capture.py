@@ -150,6 +150,11 @@ def notebook_path(namespace: dict[str, Any] | None = None) -> str | None:
     return None
 
 
+def main_module() -> object:
+    """The script, or the notebook's name space, that this process runs."""
+    return sys.modules.get("__main__")
+
+
 def _notebook(namespace: dict[str, Any]) -> Source:
     path = notebook_path(namespace)
     if path is not None:

@@ -8,6 +8,7 @@ VertaLocalError
 ├── EntityMissing   (KeyError, AttributeError)  a project, experiment or run that was deleted
 ├── EntityExists    (ValueError, OSError)       a name that was to be new; also a requests.HTTPError, see below
 ├── UnknownId       (ValueError)    a name or id of nothing in this store
+├── CodeNotFound    (OSError)       a repository or notebook that cannot be found
 ├── CodeMissing     (RuntimeError)  a code version that was never logged
 ├── EnvironmentMissing (RuntimeError) an environment that was never logged
 ├── DeploymentError (RuntimeError)  a model that cannot be deployed or does not answer
@@ -71,6 +72,10 @@ def entity_exists(message: str) -> EntityExists:
 
 class CodeMissing(VertaLocalError, RuntimeError):
     """No code version was logged. As in Verta: RuntimeError."""
+
+
+class CodeNotFound(VertaLocalError, OSError):
+    """A git repository, or the notebook that runs, cannot be found. As in Verta: OSError."""
 
 
 class EnvironmentMissing(VertaLocalError, RuntimeError):

@@ -29,9 +29,9 @@ ENGINE = [
 ]  # fmt: skip
 CLIENT = [
     {"errors", "_version"},
-    {"artifacts", "client_settings", "code_capture", "data_types", "images", "config", "config_files", "conflicts", "deployment_settings", "environment", "interpreter", "model_api", "modules", "observations", "pickling", "requirements",
+    {"artifacts", "client_settings", "code", "code_capture", "configuration", "credentials", "data_types", "images", "config", "config_files", "conflicts", "deployment_settings", "environment", "interpreter", "model_api", "modules", "observations", "pickling", "requirements",
      "display", "frameworks", "model_formats", "progress",
-     "stored_modules", "tracebacks", "values"},
+     "stored_modules", "tracebacks", "values", "visibility"},
     {"deployment", "entity", "loading", "model", "serving"},
     {"lazy_list"},
     {"creation", "entity_attributes", "entity_artifacts", "entity_code", "entity_environment", "entity_model",
@@ -43,9 +43,9 @@ CLIENT = [
     {"experiment"},
     {"project"},
     {"registry"},
-    {"client_datasets", "client_registry"},
+    {"client_datasets", "client_registry", "tracking"},
     {"client"},
-    {"__init__", "demo", "integrations", "utils"},
+    {"__init__", "as_verta", "demo", "integrations", "utils"},
     {"cli", "__main__"},
 ]  # fmt: skip
 FORBIDDEN_IN_ENGINE = {

@@ -1,0 +1,3 @@
+"""Verta's public import path `verta.tracking`."""
+
+from __future__ import annotations
