@@ -11,6 +11,7 @@ from verta_store.records import FIELDS
 
 from . import config, creation
 from .client_datasets import ClientDatasets
+from .client_endpoints import ClientEndpoints
 from .client_registry import ClientRegistry
 from .client_settings import read_settings
 from .conflicts import warn_of_lost
@@ -26,7 +27,7 @@ from .runs import ExperimentRuns
 Noted = TypeVar("Noted", bound="Entity | LazyList[Any]")
 
 
-class Client(ClientDatasets, ClientRegistry):
+class Client(ClientDatasets, ClientRegistry, ClientEndpoints):
     """A store, and the project, experiment and run that are active in it.
 
     Args:

@@ -70,7 +70,7 @@ def _read(path: str) -> Mapping[str, Any]:
         return {}
     except UnicodeDecodeError as error:
         raise ConfigError(f"the config file {path} is not text in UTF-8 ({error}); write it anew", path) from None
-    found = _parse_yaml(text, path) if path.endswith(".yaml") else _parse_json(text, path)
+    found = parse_yaml(text, path) if path.endswith(".yaml") else parse_json(text, path)
     if found is None:
         return {}  # an empty YAML file
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
@@ -78,14 +78,16 @@ def _read(path: str) -> Mapping[str, Any]:
     return found
 
 
-def _parse_json(text: str, path: str) -> object:
+def parse_json(text: str, path: str) -> object:
+    """What a text of JSON holds. Raises ConfigError, naming `path`."""
     try:
         return json.loads(text)
     except ValueError as error:
         raise ConfigError(f"the config file {path} is not JSON ({error}); correct it, or delete it", path) from None
 
 
-def _parse_yaml(text: str, path: str) -> object:
+def parse_yaml(text: str, path: str) -> object:
+    """What a text of YAML holds. Raises ConfigError, naming `path`; ImportError without PyYAML."""
     try:
         import yaml  # noqa: PLC0415 - start-up time: only where there is such a file
     except ImportError as error:

@@ -3,12 +3,15 @@
 All functions return status dicts: {"status": "not deployed" | "deploying" | "deployed" | "error", "url": str or None,
 "token": str or None, "message": str}, for a deployed model also run_id, run_name, store_id, store, route, pid (of the
 model's first process), pids, replicas, threads, restarts, restart_reasons, created_at (seconds), log (path of what the
-model prints), canary (None, or run_id, run_name, share, status, message, pids).
+model prints), is_replacing (whether a successor loads), canary (None, or run_id, run_name, share, status, message,
+pids).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from verta_local import config
@@ -84,6 +87,25 @@ def deploy(
     finally:
         admin.close()
     return _public(status)
+
+
+def set_token(spec: dict[str, Any], path: str, token: str, run_id: str | None) -> None:
+    """Sets the token of what is, or will be, deployed at a path. `run_id` is what is served there now, if anything.
+
+    Raises:
+        ValueError: a token that no header can carry. DeploymentError: it cannot be kept.
+    """
+    checked = check_token(token)
+    with _start_lock():
+        admin = find() if run_id is not None else None
+        if admin is not None:
+            try:
+                admin.call("PUT", f"/deployments/{run_id}/token", {"store_id": spec["store_id"]}, checked)
+            except SupervisorGone:
+                pass  # what is deployed next has it
+            finally:
+                admin.close()
+        keep_token(spec, path, checked)
 
 
 def undeploy(store_id: str, run_id: str, wait: bool = False) -> dict[str, Any]:
@@ -165,26 +187,34 @@ def list_deployments() -> list[dict[str, Any]]:
 
 def _order(order: dict[str, Any]) -> tuple[Admin, dict[str, Any]]:
     """Hands the order to the serving process, which is started if there is none."""
+    with _start_lock():
+        for _ in range(_TRIES):
+            admin = find() or start(order)
+            try:
+                code, found = admin.call("POST", "/deployments", body=order)
+            except SupervisorGone:
+                admin.close()
+                time.sleep(0.25)  # it is on its way out: another one is needed
+                continue
+            if code == 200:
+                keep_token(order["spec"], order["path"], found["token"])
+                return admin, found
+            admin.close()
+            text = found.get("message", f"status {code}") if isinstance(found, dict) else f"status {code}"
+            raise ValueError(text) if code == 400 else DeploymentError(text)
+    raise DeploymentError(f"the serving process keeps ending: its log is in {config.serving_dir() / 'supervisor.log'}")
+
+
+@contextmanager
+def _start_lock() -> Iterator[None]:
+    """Held by whoever starts the serving process, or writes beside its state. Raises: DeploymentError."""
     from filelock import FileLock, Timeout  # noqa: PLC0415 - start-up time
 
     folder = config.serving_dir()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(folder / "start.lock", timeout=_LOCK_TIMEOUT_S):
-            for _ in range(_TRIES):
-                admin = find() or start(order)
-                try:
-                    code, found = admin.call("POST", "/deployments", body=order)
-                except SupervisorGone:
-                    admin.close()
-                    time.sleep(0.25)  # it is on its way out: another one is needed
-                    continue
-                if code == 200:
-                    keep_token(order["spec"], order["path"], found["token"])
-                    return admin, found
-                admin.close()
-                text = found.get("message", f"status {code}") if isinstance(found, dict) else f"status {code}"
-                raise ValueError(text) if code == 400 else DeploymentError(text)
+            yield
     except Timeout:  # an OSError too
         raise DeploymentError(
             f"another program has been deploying for {_LOCK_TIMEOUT_S:g} s: "
@@ -197,7 +227,6 @@ def _order(order: dict[str, Any]) -> tuple[Admin, dict[str, Any]]:
             f"cannot write to {folder} ({error.strerror or error}), where deployments keep their state: make room or "
             "make it writable, or set VERTA_LOCAL_STATE to another folder"
         ) from None
-    raise DeploymentError("the serving process keeps ending: its log is in " + str(folder / "supervisor.log"))
 
 
 def _wait_until_settled(admin: Admin, status: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +277,8 @@ def _this_interpreter() -> dict[str, Any]:
 def _public(found: dict[str, Any]) -> dict[str, Any]:
     hidden = ("generation", "settled_generation", "failure")
     first = {key: found[key] for key in ("status", "url", "token", "message")}
-    return {**first, **{key: value for key, value in found.items() if key not in first and key not in hidden}}
+    rest = {key: value for key, value in found.items() if key not in first and key not in hidden}
+    return {**first, **rest, "is_replacing": found["settled_generation"] < found["generation"]}
 
 
 def _not_deployed(message: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from verta_local.deployment_settings import PROGRAM_SETTINGS
+from verta_local.deployment_settings import PROGRAM_SETTINGS, check_token
 from verta_local.interpreter import Interpreter
 from verta_local.serving.endpoint import DEPLOYED, STOPPED
 from verta_local.serving.guard import token_matches
@@ -109,6 +109,20 @@ def make_app(supervisor: Supervisor) -> Flask:
         if generation is not None:
             wait_s = min(request.args.get("wait_s", default=0.0, type=float), _LONGEST_WAIT_S)
             endpoint.wait_settled(generation, wait_s)
+        return jsonify(supervisor.shown(endpoint)), 200
+
+    @app.put(f"{ADMIN_PREFIX}/deployments/<run_id>/token")
+    def set_token(run_id: str) -> tuple[Response, int]:
+        endpoint = table.find(request.args.get("store_id", ""), run_id)
+        if endpoint is None:
+            return jsonify(status=STOPPED), 404
+        token = request.get_json(force=True)
+        if not isinstance(token, str):
+            raise BadRequest("a token is a text")
+        try:
+            endpoint.token = check_token(token)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
         return jsonify(supervisor.shown(endpoint)), 200
 
     @app.delete(f"{ADMIN_PREFIX}/deployments/<run_id>")

@@ -219,4 +219,5 @@ def route_of(spec: dict[str, Any], path: str | None) -> str:
     is_known = _ROUTE.fullmatch(plain) and not {".", ".."} & set(plain.split("/"))
     if not is_known or len(plain) > _ROUTE_LIMIT_CHARACTERS:
         raise BadRequest("a path is made of letters, digits, '.', '_', '~' and '-', parts separated by '/'")
-    return f"{spec.get('project_id') or 'project'}/{plain}"
+    # An endpoint's spec has '' for its project: its path is the whole of the URL's end.
+    return plain if spec.get("project_id") == "" else f"{spec.get('project_id') or 'project'}/{plain}"
