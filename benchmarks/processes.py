@@ -85,6 +85,11 @@ run.log_hyperparameter("rate", 0.1)
 run.log_metric("loss", 0.5)
 """
 
+_READ_BACK = """
+assert run.get_metrics() == {"loss": 0.5}
+assert client.set_experiment_run(id=run.id).get_hyperparameter("rate") == 0.1
+"""
+
 # The same promises by hand: a description and a journal that survive a power cut, and a searchable index.
 _FIRST_RUN_BY_HAND = """
 import hashlib, json, os, sqlite3, sys, time, uuid
@@ -132,9 +137,15 @@ def first_run(bench: Bench) -> Iterator[Result]:
     def ours() -> Finished:
         return run_python(bench, _FIRST_RUN, str(bench.new_path("store")))
 
+    def ours_read() -> Finished:
+        return run_python(bench, _FIRST_RUN + _READ_BACK, str(bench.new_path("store")))
+
     for what, pairs in _compare(bench, floor, ours):
         name = f"first logged run, cold process, new store, {what}"
         yield pairs.result(name, "by hand, with an index", at_most_ratio=1.7, amount=0)
+    # Ours makes its index at the first look; without a limit of the issue.
+    for what, pairs in _compare(bench, floor, ours_read):
+        yield pairs.result(f"the same, and read back, {what}", "by hand, with an index", amount=0)
 
 
 _PATHS = """

@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 
 from verta_local import Client
 from verta_local.run import ExperimentRun
@@ -51,17 +55,52 @@ def create(bench: Bench) -> Iterator[Result]:
             os.write(descriptor, json.dumps(record).encode() + b"\n")
         os.close(descriptor)
 
+    def durable_floor(number: int) -> None:
+        descriptor = open_new(bench.new_path("run"))
+        for word in ("begin", "end"):
+            record = {"h": _TIME, "k": word, "e": _ENTITY, "name": "Run", "at": number}
+            os.write(descriptor, json.dumps(record).encode() + b"\n")
+        getattr(os, "fdatasync", os.fsync)(descriptor)
+        os.close(descriptor)
+
+    # A name may be taken, so it is looked up: in a store of this process alone, and in one that another writer shares.
     names = itertools.count()
-    by_name = client_of(bench).set_experiment_run  # a name may be taken, so it is looked up
-    for work, ours in (
-        ("create a run", lambda _: make()),
-        ("create a run with a name", lambda _: by_name(f"run {next(names)}")),
+    alone, shared, durable = client_of(bench), client_of(bench), client_of(bench)
+    _write_as_another_process(bench, shared)
+
+    def made_durable(_: int) -> None:
+        durable.set_experiment_run()
+        durable.flush()
+
+    for work, floor_name, floor_call, ours in (
+        ("create a run", "O_EXCL file, two lines", floor, lambda _: make()),
+        (
+            "create a run with a name",
+            "O_EXCL file, two lines",
+            floor,
+            lambda _: alone.set_experiment_run(f"{next(names)}"),
+        ),
+        (
+            "the same beside another writer",
+            "O_EXCL file, two lines",
+            floor,
+            lambda _: shared.set_experiment_run(f"{next(names)}"),
+        ),
+        ("create a run, durable", "the same, fdatasync", durable_floor, made_durable),
     ):
         pairs = bench.compare_own_clock(
-            lambda: each_call(floor, count)[0],
+            lambda call=floor_call: each_call(call, count)[0],  # type: ignore[misc]
             lambda call=ours: each_call(call, count)[0],  # type: ignore[misc]
         )
-        yield pairs.result(work, "O_EXCL file, two lines", at_most_ratio=2.2)
+        yield pairs.result(work, floor_name, at_most_ratio=2.2)
+
+
+def _write_as_another_process(bench: Bench, client: Client) -> None:
+    """Leaves a journal in a client's store that is not of this process."""
+    code = "import sys; from verta_local import Client; Client(sys.argv[1]).set_experiment_run().log_metric('a', 1)"
+    subprocess.run(
+        [sys.executable, "-c", code, client.store_path], env=bench.environment, check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def log_one(bench: Bench) -> Iterator[Result]:
@@ -101,6 +140,21 @@ def log_one(bench: Bench) -> Iterator[Result]:
         for place, what, limit in ((0, "", 1.8), (1, ", p99", 3.0)):
             pairs = Pairs([sample[place] for sample in floors], [sample[place] for sample in mine])
             yield pairs.result(f"{name}, one at a time{what}", "json.dumps + write", at_most_ratio=limit)
+
+    run = make()
+
+    def ours_after_reading(repeats: int = max(1, count // 10)) -> float:
+        took = []
+        for number in range(repeats):
+            run.get_metrics()
+            begin = time.perf_counter()
+            run.log_metric("last", number / 7, overwrite=True)
+            took.append(time.perf_counter() - begin)
+        return median(took)
+
+    # No limit of the issue: for the eye.
+    pairs = bench.compare_own_clock(lambda: each_call(floor_metric, count)[0], ours_after_reading)
+    yield pairs.result("log_metric, each behind a read", "json.dumps + write")
     os.close(descriptor)
 
 
