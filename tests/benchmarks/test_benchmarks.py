@@ -28,7 +28,7 @@ def test_rows_have_numbers_and_the_scratch_folder_is_removed(tmp_path: Path) -> 
     assert machine.startswith("Python ")
     assert [cell.strip() for cell in head.split("|")][:3] == ["work", "floor (same run)", "ours"]
     rows = json.loads((tmp_path / "numbers.json").read_text())["rows"]
-    assert [row["row"] for row in rows] == ["log"] * 4 + ["catch-up"] * 2
+    assert [row["row"] for row in rows] == ["log"] * 5 + ["catch-up"] * 2
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows, strict=True):
         assert line.startswith(row["work"])
