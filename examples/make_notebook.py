@@ -1,7 +1,8 @@
-"""Make text_embedding.ipynb from text_embedding.py: split it at its `# %%` marks, run it, keep the output.
+"""Make a notebook of each script that has `# %%` marks: split it there, run it, keep the output.
 
-    pip install "verta_local[tensorflow]" nbclient ipykernel
-    python examples/make_notebook.py
+    pip install "verta_local[tensorflow,sklearn,torch]" nbclient ipykernel
+    python examples/make_notebook.py                       # all of them
+    python examples/make_notebook.py notebooks/keras_callback.py
 
 Runs in a temporary folder with a store of its own. What belongs to the machine (the path of that folder, the
 version of the kernel, its file names for cells) does not get into the notebook.
@@ -9,12 +10,12 @@ version of the kernel, its file names for cells) does not get into the notebook.
 
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCE = HERE / "text_embedding.py"
-NOTEBOOK = HERE / "text_embedding.ipynb"
+SOURCES = ["text_embedding.py", *(f"notebooks/{path.name}" for path in sorted((HERE / "notebooks").glob("*.py")))]
 SHOWN_DATA_FOLDER = "/home/me/.local/share/verta_local"  # in the kept output, in place of the temporary one
 
 
@@ -36,13 +37,14 @@ def clean_text(text, folder):
     return re.sub(r"\S*ipykernel_\d+/\d+\.py:\d+: ", "", text)
 
 
-def main():
+def make_notebook(source):
+    """Run a script cell by cell and write the notebook beside it."""
     import nbformat  # noqa: PLC0415 - split_cells() is used without it
     from nbclient import NotebookClient  # noqa: PLC0415 - see above
 
     notebook = nbformat.v4.new_notebook()
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    for i, (kind, text) in enumerate(split_cells(SOURCE.read_text())):
+    for i, (kind, text) in enumerate(split_cells(source.read_text(encoding="utf-8"))):
         cell = nbformat.v4.new_code_cell(text) if kind == "code" else nbformat.v4.new_markdown_cell(text)
         cell["id"] = f"cell-{i}"  # the library draws a random one, which would show as a change each time
         notebook.cells.append(cell)
@@ -58,11 +60,14 @@ def main():
             for output in cell.get("outputs", ()):
                 if "text" in output:
                     output["text"] = clean_text(output["text"], folder)
+                for form, text in output.get("data", {}).items():
+                    output["data"][form] = clean_text(text, folder)
 
     nbformat.validate(notebook)
-    nbformat.write(notebook, NOTEBOOK)
-    print(f"{NOTEBOOK.name}: {len(notebook.cells)} cells")
+    nbformat.write(notebook, source.with_suffix(".ipynb"))
+    print(f"{source.stem}: {len(notebook.cells)} cells")
 
 
 if __name__ == "__main__":
-    main()
+    for name in sys.argv[1:] or SOURCES:
+        make_notebook(HERE / name)
