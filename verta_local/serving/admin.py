@@ -19,6 +19,7 @@ from verta_local.interpreter import Interpreter
 from verta_local.serving.endpoint import DEPLOYED, STOPPED
 from verta_local.serving.guard import token_matches
 from verta_local.serving.process import DEFAULT_LOADER, Program
+from verta_local.serving.protocol_pages import make_pages
 from verta_local.serving.table import BadRequest, Stopping
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ def make_app(supervisor: Supervisor) -> Flask:
     """The application of one supervisor."""
     app = Flask("verta_local.serving", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.register_blueprint(make_pages(supervisor))
     table = supervisor.table
 
     @app.errorhandler(HTTPException)
     def as_json(error: HTTPException) -> tuple[Response, int]:
-        return jsonify(message=error.description), error.code or 500
+        key = "error" if request.path.startswith("/v2") else "message"
+        return jsonify({key: error.description}), error.code or 500
 
     @app.errorhandler(BadRequest)
     def bad_request(error: BadRequest) -> tuple[Response, int]:

@@ -18,10 +18,10 @@ import threading
 from typing import Any
 
 from verta_local.errors import EnvironmentUnmet, LoadError
-from verta_local.serving import frames, wire
-from verta_local.tracebacks import own_traceback, without_folders
+from verta_local.serving import frames
+from verta_local.serving.answering import ModelAnswers
+from verta_local.tracebacks import own_traceback
 
-_OK = 200
 _PROGRAM_NAME = "verta_local model"
 
 
@@ -42,11 +42,11 @@ def main(arguments: list[str]) -> int:
     except BaseException as error:  # whatever the user's code raises, SystemExit too: it is reported
         _report_failure(control, error)
         return 1
-    server = _ModelServer(model, int(order["body_limit_bytes"]))
-    frames.send_frame(control, frames.READY, json.dumps({"batch_predict": server.has_batch}).encode())
+    answers = ModelAnswers(model, order["spec"], int(order["body_limit_bytes"]))
+    frames.send_frame(control, frames.READY, json.dumps(answers.about()).encode())
     for number, lane in enumerate(work[1:], 1):
-        threading.Thread(target=server.serve, args=(lane,), name=f"predict-{number}", daemon=True).start()
-    server.serve(work[0])
+        threading.Thread(target=_serve, args=(answers, lane), name=f"predict-{number}", daemon=True).start()
+    _serve(answers, work[0])
     sys.stdout.flush()
     return 0
 
@@ -71,67 +71,19 @@ def _report_failure(control: socket.socket, error: BaseException) -> None:
     frames.send_frame(control, frames.FAILED, json.dumps(report).encode())
 
 
-class _ModelServer:
-    """Answers requests with one model; `serve` runs in one thread per lane."""
-
-    def __init__(self, model: Any, body_limit_bytes: int) -> None:
-        self._model = model
-        self._body_limit_bytes = body_limit_bytes
-        self.has_batch = callable(getattr(model, "batch_predict", None))
-
-    def serve(self, lane: socket.socket) -> None:
-        """Answers until the supervisor closes the lane."""
-        reader = frames.FrameReader(lane)
-        while True:
-            try:
-                request = reader.read()
-            except (EOFError, OSError):
-                return
-            status, body = self._answer(request)
-            try:
-                frames.send_frame(lane, status, body)
-            except OSError:
-                return
-
-    def _answer(self, request: frames.Frame) -> tuple[int, bytes]:
+def _serve(answers: ModelAnswers, lane: socket.socket) -> None:
+    """Answers until the supervisor closes the lane."""
+    reader = frames.FrameReader(lane)
+    while True:
         try:
-            body = wire.unzip(request.body, self._body_limit_bytes) if request.code & frames.GZIP else request.body
-            value = wire.parse(body)
-            if request.code & ~frames.GZIP == frames.BATCH_PREDICT:
-                return _OK, wire.encode(self._batch_predict(value))
-            return _OK, wire.encode(self._model.predict(value))
-        except wire.BadBody as error:
-            return error.status, _message(str(error))
-        except wire.NotJson as error:
-            return 502, _message(str(error))
-        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a model's word must not end the lane
-            text = own_traceback(error)
-            print(text, file=sys.stderr, flush=True)
-            return 502, _message(without_folders(text))
-
-    def _batch_predict(self, value: Any) -> Any:
-        if not self.has_batch:
-            raise wire.BadBody("the model has no batch_predict(): send its rows one by one to predict()")
-        if not isinstance(value, dict) or not {"columns", "data"} <= value.keys():
-            raise wire.BadBody('the body of batch-predict is a table: {"columns": [..], "index": [..], "data": [[..]]}')
+            request = reader.read()
+        except (EOFError, OSError):
+            return
+        reply = answers.reply_to(request)
         try:
-            pandas: Any = importlib.import_module("pandas")
-        except ImportError:
-            raise wire.BadBody("batch-predict needs pandas, which is not installed where the model runs") from None
-        try:
-            table = pandas.DataFrame(value["data"], index=value.get("index"), columns=value["columns"])
-        except (ValueError, TypeError, AssertionError) as error:
-            raise wire.BadBody(f"the body of batch-predict is not a table: {error}") from None
-        answer = self._model.batch_predict(table)
-        if isinstance(answer, pandas.Series):
-            answer = answer.to_frame()
-        if isinstance(answer, pandas.DataFrame):
-            return answer.to_dict("split")
-        return answer
-
-
-def _message(text: str) -> bytes:
-    return json.dumps({"message": text}).encode()
+            frames.send_frame(lane, reply.status, reply.body, meta=reply.meta)
+        except OSError:
+            return
 
 
 def _prepare_output() -> None:

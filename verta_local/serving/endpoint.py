@@ -279,10 +279,14 @@ class Endpoint:
         with self._lock:
             return [version for version in (self._current, self._canary) if version is not None]
 
-    def describes(self) -> dict[str, Any]:
-        """What the model's process said of its model when it was ready; {} before."""
-        with self._lock:
-            return self._current.describes if self._current is not None else {}
+    def is_version(self, run_id: str) -> bool:
+        """Whether that run answers here."""
+        return any(version.run_id == run_id for version in self.versions())
+
+    @property
+    def wants_headers(self) -> bool:
+        """Whether a model here takes the headers of its requests."""
+        return any(version.wants_headers for version in (self._current, self._canary) if version is not None)
 
     def wait_settled(self, generation: int, timeout_s: float) -> None:
         """Waits until that generation is ready or has failed, at most `timeout_s`."""

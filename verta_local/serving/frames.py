@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 PREDICT = 1
 BATCH_PREDICT = 2
+INFER = 3
+INVOCATIONS = 4
 GZIP = 0x100  # added to one of the above: the body is gzipped
 
 LOAD = 10  # control lane, to the child: the body is the JSON of what to load
@@ -36,7 +38,10 @@ _CONNECT_TIMEOUT_S = 20.0  # a fresh interpreter on a busy machine; it only boun
 
 @dataclass(frozen=True)
 class Frame:
-    """One message: `code` (see above), `head` (the request id), `meta` (reserved, mostly empty), `body`."""
+    """One message: `code` (see above), `head` (the request id), `meta` (JSON, mostly empty), `body`.
+
+    A request's meta may have "headers", "content_type", "json_bytes" and "model"; an answer's is a dict of headers.
+    """
 
     code: int
     head: bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
-from typing import Any
+from typing import Any, Protocol
 
 # On every answer, errors too.
 SECURITY_HEADERS = [
@@ -75,6 +75,26 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class HasToken(Protocol):
+    """What is protected by a token, or by none."""
+
+    @property
+    def token(self) -> str | None: ...
+
+
+def token_refusal(environ: dict[str, Any], protected: HasToken) -> str | None:
+    """Why a request is refused with 401, or None: it has the token in Access-Token, or as a bearer's."""
+    if protected.token is None:
+        return None
+    given = environ.get("HTTP_ACCESS_TOKEN", "")
+    if not given:
+        scheme, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        given = bearer.strip() if scheme.lower() == "bearer" else ""
+    if not given:
+        return "the header Access-Token is missing"
+    return None if token_matches(given, protected.token) else "the Access-Token is not the one of this model"
 
 
 def token_matches(given: str, wanted: str) -> bool:

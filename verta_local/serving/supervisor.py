@@ -13,12 +13,13 @@ from types import FrameType
 from typing import Any
 
 from verta_local.serving.endpoint import Endpoint
-from verta_local.serving.front import PREDICT_PREFIX, Front, WsgiApplication
+from verta_local.serving.front import Front, WsgiApplication
 from verta_local.serving.guard import Guard, is_loopback
 from verta_local.serving.launch import Launcher
 from verta_local.serving.listener import HttpServer
 from verta_local.serving.metrics import Metrics
 from verta_local.serving.process import BODY_LIMIT_BYTES, Program
+from verta_local.serving.routes import PREDICT_PREFIX
 from verta_local.serving.table import EndpointTable
 
 _DRAIN_S = 30.0

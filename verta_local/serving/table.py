@@ -52,6 +52,14 @@ class EndpointTable:
         """The endpoint of a route."""
         return self._endpoints.get(route)
 
+    def only(self) -> Endpoint | None:
+        """The endpoint of a server that has one; None with several or none."""
+        try:
+            (endpoint,) = self._endpoints.values()
+        except (ValueError, RuntimeError):  # RuntimeError: one came in that very moment
+            return None
+        return endpoint
+
     def is_gone(self, route: str) -> bool:
         """Whether a model was served here before."""
         return route in self._gone

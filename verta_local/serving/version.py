@@ -72,6 +72,7 @@ class Version:
         self.is_settled = False
         self.waiting = 0
         self.restarts = 0
+        self.wants_headers = False
         self.lane_free = threading.Condition(lock)  # wakes one waiting request
         self._changed = threading.Condition(lock)  # what is in flight on a retiring child
         self._launcher = launcher
@@ -125,11 +126,6 @@ class Version:
     def pids(self) -> list[int]:
         """Process ids of the children that serve. Call with the lock held."""
         return [replica.active.pid for replica in self._replicas if replica.active is not None]
-
-    @property
-    def describes(self) -> dict[str, Any]:
-        """What the first child that answered said of its model. Call with the lock held."""
-        return next((replica.active.about for replica in self._replicas if replica.active is not None), {})
 
     def request_gone(self, child: ChildProcess) -> str:
         """A request found its child dead: says how it ended, when nobody is sent to it any more."""
@@ -202,6 +198,7 @@ class Version:
             replica = next((each for each in self._replicas if each.starting is child), None)
             if replica is None:
                 return  # it was overtaken; whoever did that ends it
+            self.wants_headers = bool(child.about.get("wants_headers"))
             old, replica.active, replica.starting = replica.active, child, None
             if old is not None:
                 self._retire(old)

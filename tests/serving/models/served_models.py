@@ -239,3 +239,23 @@ class Table(Model):
 class Json(Model):
     def predict(self, data):
         return json.dumps(data)
+
+
+class Box(Model):
+    def predict(self, data):
+        return {"label": "é", "ragged": [[1], [2, 3]], "none": None}
+
+
+class TypeName(Model):
+    def predict(self, data):
+        return type(data).__name__
+
+
+class TakesParams(Model):
+    def predict(self, data, params=None):
+        return [data, params]
+
+
+class TakesHeaders(Model):
+    def predict(self, data, headers):
+        return headers
