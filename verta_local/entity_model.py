@@ -8,7 +8,8 @@ from typing import Any
 from verta_store.records import ARTIFACTS, ATTRIBUTES
 
 from .artifacts import Artifact, check_artifact_keys, store_artifact
-from .entity_environment import REQUIREMENTS_KEY, EntityWithEnvironment
+from .entity_environment import REQUIREMENTS_KEY
+from .entity_schema import EntityWithSchema
 
 MODEL_KEY = "model.pkl"
 API_KEY = "model_api.json"
@@ -19,7 +20,7 @@ ARTIFACTS_ATTRIBUTE = "verta_model_artifacts"
 MODEL_SECTION = "model"
 
 
-class EntityWithModel(EntityWithEnvironment):
+class EntityWithModel(EntityWithSchema):
     """A run or a registered model version."""
 
     def log_model(

@@ -34,7 +34,7 @@ CLIENT = [
      "stored_modules", "tracebacks", "values", "visibility"},
     {"deployment", "entity", "loading", "model", "serving"},
     {"lazy_list"},
-    {"creation", "entity_attributes", "entity_artifacts", "entity_code", "entity_environment", "entity_model",
+    {"creation", "entity_attributes", "entity_artifacts", "entity_code", "entity_environment", "entity_schema", "entity_model",
      "entity_tags", "run_artifacts"},
     {"dataset"},
     {"entity_datasets"},

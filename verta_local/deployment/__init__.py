@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from verta_local.deployment.decorators import prediction_input_unpack, prediction_io_cleanup
 from verta_local.deployment.deployed_model import (
     DeployedModel,
     ModelUnreachable,
@@ -9,4 +10,11 @@ from verta_local.deployment.deployed_model import (
     PredictionTimeout,
 )
 
-__all__ = ["DeployedModel", "ModelUnreachable", "PredictionHTTPError", "PredictionTimeout"]
+__all__ = [
+    "DeployedModel",
+    "ModelUnreachable",
+    "PredictionHTTPError",
+    "PredictionTimeout",
+    "prediction_input_unpack",
+    "prediction_io_cleanup",
+]
