@@ -219,16 +219,21 @@ class _Mending:
             self._set_aside(path)
             return
         try:
-            found = manifest.write_manifest(manifest.folder_entries(top))
+            entries = manifest.folder_entries(top)
         except OSError as error:
             self.notes.append(f"{top} cannot be read: {error.strerror}")
             return
-        is_sound = digests.digest_of_bytes(found) == part.digest
+        # A drive without modes says of every file that it may be executed, or of none.
+        guesses = [entries]
+        for is_all in (False, True):
+            guesses.append([entry._replace(is_executable=is_all and not entry.is_folder) for entry in entries])
+        texts = [manifest.write_manifest(guess) for guess in guesses]
         self._set_aside(path)
-        if is_sound:
-            draft = self._store.new_temporary_name()
-            files.create_exclusive(path, found, draft)
-            self.restored.append(path)
+        for text in texts:
+            if digests.digest_of_bytes(text) == part.digest:
+                files.create_exclusive(path, text, self._store.new_temporary_name())
+                self.restored.append(path)
+                return
 
     # -- journals ----------------------------------------------------------------------------------------------------
 

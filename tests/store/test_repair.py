@@ -68,11 +68,13 @@ def test_what_the_store_holds_twice_is_whole_again_and_the_damaged_is_kept(
         assert path.exists() or path == shared_blob(filled), "the trees have it: that a blob is gone is no damage"
         if is_file:
             assert damaged in aside(filled).values()
-    assert all(store_is_read_only(path) for path in with_twin(filled))
 
 
-def store_is_read_only(path: Path) -> bool:
-    return path.stat().st_mode & 0o222 == 0
+def test_what_was_restored_is_read_only(filled: Store) -> None:
+    for path in with_twin(filled):
+        change(path, b"damaged")
+        repair(filled)
+        assert path.stat().st_mode & 0o777 == 0o444
 
 
 def test_what_has_no_twin_is_put_aside_and_said_to_be_missing_until_it_is_logged_again(filled: Store) -> None:
