@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import claims, drive, ids, journal, records
+from . import claims, drive, ids, journal, records, sealed_journals
 from . import digest as digests
 from .errors import CorruptObject, MissingObject, StoreFormatError
 from .materialize import check_unpacked
@@ -19,10 +19,11 @@ from .roots import Roots
 from .store import Store, read_description
 from .trash import Part
 
-# What a repair has put aside; never read again but by people, and by `gc`, which takes nothing that it names.
-QUARANTINE = "quarantine"
-
 _CLAIM_ADVICE = "the name stays taken, and nothing else depends on it; bring the file back from a copy of the store"
+_LOST_ADVICE = (
+    "bring the file back from a copy of the store; if there is none, accept that what it held is lost, with: "
+    "verta-local verify --repair --accept-loss"
+)
 _JOURNAL_ADVICE = "bring the file back from a copy of the store"
 _ADVICE = "bring the file back from a copy of the store, or log the artifact again with overwrite=True"
 
@@ -81,10 +82,12 @@ def verify(store: Store, *, deep: bool = False) -> Report:
         lost = store.lost_journals()
     except OSError:
         lost = []  # a journal that cannot be read, of which it was told above, keeps the index from knowing
+    told = {problem.path for problem in report.problems}
     for stem in lost:
         path = os.path.join(root, "journals", stem + journal.SEALED_SUFFIX)
-        what = "it is gone: this host has read it before"
-        report.problems.append(Problem("journal", path, what, advice=_JOURNAL_ADVICE))
+        if path not in told:
+            what = "it is gone: this host has read it before"
+            report.problems.append(Problem("journal", path, what, advice=_LOST_ADVICE))
     for path, what in claims.damages(root):
         report.problems.append(Problem("claim", path, what, advice=_CLAIM_ADVICE))
     _check_referenced(store, report, references)
@@ -131,7 +134,9 @@ class _Journals:
 
     def read(self) -> _References:
         references = _References()
-        for stem, suffix in sorted(journal.list_journals(self._root, at_once=True).items()):
+        named: dict[str, str] = {}  # stem -> the journal that names it as sealed before itself
+        listing = journal.list_journals(self._root, at_once=True)
+        for stem, suffix in sorted(listing.items()):
             path = os.path.join(self._root, "journals", stem + suffix)
             try:
                 found = journal.read_listed(self._root, stem, suffix, journal.Position(), whole=True)
@@ -148,9 +153,15 @@ class _Journals:
             self._report.record_count += len(part.lines)
             self._report.bytes_read += part.position.offset
             self._check(path, stem, suffix, part)
+            for before in sealed_journals.named_before(part.lines[0]) if part.lines else ():
+                named.setdefault(before, stem)
             references.roots.add(stem, part.lines)
             for record in part.lines:
                 _collect(record, references)
+        for stem in sealed_journals.gone(self._root, named.keys() - listing.keys()):
+            path = os.path.join(self._root, "journals", stem + journal.SEALED_SUFFIX)
+            what = f"it is gone: the journal {named[stem]} says that it was sealed before"
+            self._report.problems.append(Problem("journal", path, what, advice=_LOST_ADVICE))
         references.drop_dead()
         if references.impossible:
             what = "records name objects that no store can hold; their writer was another program"
@@ -410,6 +421,7 @@ def _note_garbage(report: Report, root: str) -> None:
     leftovers = _list(os.path.join(root, "tmp"))
     if leftovers:
         report.notes.append(f"{len(leftovers)} temporary folders of running or dead writers in {root}/tmp")
-    aside = _list(os.path.join(root, QUARANTINE))
+    aside = _list(os.path.join(root, sealed_journals.QUARANTINE))
     if aside:
-        report.notes.append(f"what {len(aside)} repairs have put aside is in {root}/{QUARANTINE}; delete it by hand")
+        what = f"what {len(aside)} repairs have put aside is in {root}/{sealed_journals.QUARANTINE}; delete it by hand"
+        report.notes.append(what)

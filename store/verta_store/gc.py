@@ -17,8 +17,8 @@ from . import digest as digests
 from . import drive, files, ids, leases, manifest, trash
 from .collected import Amount, Measure, Report, Share, Waiting, files_in
 from .errors import CollectionRefused
-from .fsck import QUARANTINE
 from .roots import RootReader
+from .sealed_journals import QUARANTINE
 from .store import Store
 from .trash import FOLDER as TRASH
 from .trash import Part, parse_name

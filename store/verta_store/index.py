@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from . import authors, columns, drive, ids, ingest, journal, query, series
+from . import authors, columns, drive, ids, ingest, journal, query, sealed_journals, series
 from .authors import Author, Conflict
 from .listing import Listing
 from .query import EntityRow
@@ -156,7 +156,7 @@ class Index:
         """The stems of journals that this index, or the one before it, has read and that are gone from the store."""
         self.refresh()
         lost = [stem for (stem,) in self.run("SELECT stem FROM lost ORDER BY stem")]
-        return [stem for stem in lost if stem not in journal.list_journals(self._root)] if lost else []
+        return sealed_journals.gone(self._root, lost)
 
     def close(self) -> None:
         """Closes the database."""

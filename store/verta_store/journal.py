@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 from . import drive, files, ids, records
 from .errors import StoreWriteError
 from .listing import OPEN_SUFFIX, SEALED_SUFFIX, list_journals
+from .sealed_journals import SealedJournals
 
 # `{"c":"` + 8 hexadecimal digits + `",`: the check value stands in front, at a fixed place.
 _HEAD_BYTES = 16
-# Not compiled here, but at the first use, which `re` remembers: who only logs needs neither.
-_STEM = r"[a-z0-9-]{1,60}/[a-z0-9-]{1,60}"
+# Not compiled here, but at the first use, which `re` remembers: who only logs does not need it.
 _CHECKS = rb'\{"c":"([0-9a-f]{8})",'
 
 # The promise: a record that was acknowledged survives a power cut at most this much later.
@@ -38,7 +38,11 @@ _RESUME_VALUES = 8
 class JournalWriter:
     """This process's own journal: opened at the first record, sealed at the end of the process."""
 
-    def __init__(self, root: str, store_id: str, clock: ids.HybridClock, *, full_durability: bool) -> None:
+    def __init__(
+        self, root: str, store_id: str, clock: ids.HybridClock, *, full_durability: bool, sealed_path: str = ""
+    ) -> None:
+        """`sealed_path` is a file in the user's cache folder, for what `SealedJournals` remembers."""
+        self._sealed = SealedJournals(root, sealed_path)
         self._folder = os.path.join(root, "journals")
         self._root = root
         self._store_id = store_id
@@ -130,6 +134,7 @@ class JournalWriter:
                     self._close()  # SMB and Windows rename nothing that is open
                     drive.of(self._root).rename(path, self._path(SEALED_SUFFIX))
                     files.sync_folder(os.path.dirname(path))
+                    self._sealed.note(self.stem)
             except OSError:
                 # An unsealed journal is as good as a sealed one for every reader; only `verify` can say less
                 # about it. One with a footer counts as sealed under its open name too. There is nobody left to hear
@@ -193,7 +198,7 @@ class JournalWriter:
         self._size_bytes = 0
         self._synced_bytes = 0
         self._count = 0
-        header = {
+        header: dict[str, Any] = {
             "format": records.FORMAT,
             "store": self._store_id,
             "name": self.stem,
@@ -203,6 +208,8 @@ class JournalWriter:
             "python": ".".join(map(str, sys.version_info[:3])),
             "at": at_ms,
         }
+        if before := self._sealed.newest(host):
+            header["after"] = before
         try:
             self._write(f'"k":"{records.JOURNAL}",{records.encode(header)[1:]}\n'.encode("ascii"))
             files.sync_folder(folder)
@@ -458,11 +465,6 @@ def _record_of(line: bytes) -> dict[str, Any] | None:
     if type(record) is not dict or type(kind := record.get("k")) is not str:
         return None
     return record if kind in _ABOUT_THE_FILE or records.is_sound(record) else None
-
-
-def is_stem(text: object) -> bool:
-    """Whether this may be a journal's name, `<host id>/<utc>-<pid>-<random>`: what a header says becomes a path."""
-    return isinstance(text, str) and re.fullmatch(_STEM, text) is not None
 
 
 def _check_footer(data: bytes, part: JournalPart, path: str) -> None:

@@ -7,6 +7,7 @@ there are. The rules for network drives are in `store/README.md`, section "On a 
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import NamedTuple
 
@@ -15,11 +16,18 @@ from .errors import StoreNotFound
 
 OPEN_SUFFIX = ".open.jsonl"
 SEALED_SUFFIX = ".jsonl"
+# Not compiled here, but at the first use, which `re` remembers: who only logs may not need it.
+_STEM = r"[a-z0-9-]{1,60}/[a-z0-9-]{1,60}"
 
 # A folder's time of change proves nothing about changes within the same step of that clock, so one that was changed
 # this short a time ago is listed again. Steps are those of the kernel's tick, at most 10 ms; on FAT they are of 2 s.
 _SETTLED_AFTER_NS = 10**8
 _SETTLED_AFTER_COARSE_NS = 4 * 10**9
+
+
+def is_stem(text: object) -> bool:
+    """Whether this may be a journal's name, `<host id>/<utc>-<pid>-<random>`: what a header says becomes a path."""
+    return isinstance(text, str) and re.fullmatch(_STEM, text) is not None
 
 
 class _Seen(NamedTuple):

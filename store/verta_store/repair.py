@@ -11,10 +11,11 @@ import stat
 from dataclasses import dataclass, field
 
 from . import digest as digests
-from . import drive, files, fsck, ids, journal, manifest, records
+from . import drive, files, fsck, ids, journal, manifest, records, sealed_journals
 from .collected import files_in
 from .errors import StoreError
 from .fsck import Problem, verify
+from .listing import is_stem
 from .objects import copy_in
 from .store import Store
 from .trash import Part, bring_back_object, parse_name
@@ -31,12 +32,15 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-def repair(store: Store) -> Report:
+def repair(store: Store, *, accept_loss: bool = False) -> Report:
     """Mends what a deep verification finds, and makes this user's index and caches anew.
 
     What is damaged is moved to `quarantine/`, under the path that it had. In its place comes what the store holds a
     second time: a file of a tree that is a blob too, a manifest that its folder still gives, the sound records of a
     journal. What has no twin is missing from then on; log it again, or bring it back from a copy of the store.
+
+    Args:
+        accept_loss: journals that are gone are damage no longer, and collections go on without what they named.
 
     Raises:
         StoreWriteError: the drive refused; what was done until then is done.
@@ -46,6 +50,8 @@ def repair(store: Store) -> Report:
     with store.leases.working(), files.writing("a repaired store", store.root):
         # What comes back may show more: the files of a tree are known only by its manifest.
         while not found or mending.mend(found[-1].problems):
+            found.append(verify(store, deep=True))
+        if accept_loss and mending.give_up(found[-1].problems):
             found.append(verify(store, deep=True))
     store.forget_derived()
     return Report(found[0], found[-1], mending.restored, mending.set_aside, mending.notes)
@@ -58,7 +64,9 @@ class _Mending:
         self._store = store
         self._root = store.root
         self._drive = drive.of(store.root)
-        self._batch = os.path.join(self._root, fsck.QUARANTINE, f"{ids.utc_stamp(ids.now_ms())}-{ids.random_hex(8)}")
+        self._batch = os.path.join(
+            self._root, sealed_journals.QUARANTINE, f"{ids.utc_stamp(ids.now_ms())}-{ids.random_hex(8)}"
+        )
         self._twins: dict[str, list[str]] | None = None
         self.restored: list[str] = []
         self.set_aside: list[str] = []
@@ -75,7 +83,7 @@ class _Mending:
             self._mend_journal(path)
         # Two that were swapped: each finds its name free once both are out of the way. Also those that a repair has
         # put aside which was killed then.
-        for aside in files_in(os.path.join(self._root, fsck.QUARANTINE)):
+        for aside in files_in(os.path.join(self._root, sealed_journals.QUARANTINE)):
             self._bring_journal_home(aside)
         for path in sorted(paths, key=lambda path: not path.endswith(".manifest")):
             top = self._top_of(path)
@@ -256,11 +264,25 @@ class _Mending:
         elif not home and part.lines[0]["k"] == records.JOURNAL:
             self._set_aside(path)  # of another store
 
+    def give_up(self, problems: list[Problem]) -> bool:
+        """Notes that what is gone of the journals may be. Returns whether any was."""
+        top = os.path.join(self._root, "journals")
+        is_any = False
+        for path in {problem.path for problem in problems if self._top_of(problem.path) == "journals"}:
+            stem = os.path.relpath(path, top).replace(os.sep, "/").removesuffix(journal.SEALED_SUFFIX)
+            if not os.path.lexists(path) and is_stem(stem):
+                note = os.path.join(self._batch, "journals", *stem.split("/")) + sealed_journals.GIVEN_UP
+                files.make_folder(os.path.dirname(note), self._root)
+                files.create_exclusive(note, b"", self._store.new_temporary_name())
+                self.notes.append(f"given up: {path}")
+                is_any = True
+        return is_any
+
     def _home_of(self, part: journal.JournalPart) -> str:
         """The path that a journal of this store says it has, without its end; '' where it says nothing."""
         header = part.lines[0] if part.lines else {}
         stem = header.get("name")
-        if header.get("k") != records.JOURNAL or header.get("store") != self._store.id or not journal.is_stem(stem):
+        if header.get("k") != records.JOURNAL or header.get("store") != self._store.id or not is_stem(stem):
             return ""
         return os.path.join(self._root, "journals", *str(stem).split("/"))
 

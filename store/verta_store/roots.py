@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from . import digest as digests
-from . import drive, ids, journal, records
+from . import drive, ids, journal, records, sealed_journals
 
 DELETED = "deleted"
 OVERWRITTEN = "overwritten"
@@ -170,6 +170,7 @@ class RootReader:
         self._root = root
         self.roots = Roots()
         self._positions: dict[str, journal.Position] = {}
+        self._named: dict[str, str] = {}  # journals that others name as sealed before them -> by whom
         self.open_paths: set[str] = set()  # journals that may not be on the device yet
 
     def catch_up(self) -> list[str]:
@@ -187,6 +188,8 @@ class RootReader:
             position = self._positions.get(stem)
             if position is None or not position.is_sealed:
                 problems.extend(self._read(stem, suffix, position))
+        for stem in sealed_journals.gone(self._root, self._named.keys() - self._positions.keys()):
+            problems.append(f"the journal {stem}, which {self._named[stem]} says was sealed before it, is gone")
         return problems
 
     def _read(self, stem: str, suffix: str, position: journal.Position | None) -> Iterator[str]:
@@ -208,6 +211,8 @@ class RootReader:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             yield f"{path} holds a record that is not of this format ({type(error).__name__}: {error})"
         self.roots.add_text(tail)
+        for before in sealed_journals.named_before(part.lines[0]) if part.lines and position is None else ():
+            self._named.setdefault(before, stem)
         self._positions[stem] = part.position
         if suffix == journal.OPEN_SUFFIX:
             self.open_paths.add(path)

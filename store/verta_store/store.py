@@ -66,7 +66,13 @@ class Store:
         self._told: set[tuple[str, str, str, str, int]] = set()
         folder = os.path.join(self._local_cache(cache_dir), "stores", self.id)
         self._clock = ids.HybridClock()
-        self._journal = JournalWriter(root, self.id, self._clock, full_durability=durability == "full")
+        self._journal = JournalWriter(
+            root,
+            self.id,
+            self._clock,
+            full_durability=durability == "full",
+            sealed_path="" if folder.startswith(_IN_MEMORY) else os.path.join(folder, "sealed"),
+        )
         self._claims = Claims(root)
         self.leases = Leases(root)
         self._memories = "" if folder.startswith(_IN_MEMORY) else folder

@@ -15,7 +15,7 @@ import verta_store
 
 ENGINE = [
     {"ids", "errors"},
-    {"records", "query", "files", "digest", "drive", "listing", "columns", "series", "authors", "probe", "collected", "local_cache", "names"},
+    {"records", "query", "files", "digest", "drive", "listing", "sealed_journals", "columns", "series", "authors", "probe", "collected", "local_cache", "names"},
     {"copying", "manifest", "page_cache", "portable_names", "walking", "worker", "workers"},
     {"objects", "journal", "index", "remotes", "archive", "claims", "description", "ingest", "leases", "roots", "selection", "trash",
      "turn", "verified", "source_memory"},

@@ -78,12 +78,14 @@ def verify(options: argparse.Namespace) -> int:
 
     from verta_store.fsck import verify as verify_store  # noqa: PLC0415 - start-up time
 
+    if options.accept_loss and not options.repair:
+        raise ValueError("--accept-loss goes with --repair")
     store = open_chosen_store(options)
     repaired = None
     if options.repair:
         from verta_store.repair import repair  # noqa: PLC0415 - start-up time
 
-        repaired = repair(store)
+        repaired = repair(store, accept_loss=options.accept_loss)
         report = repaired.after
     else:
         report = verify_store(store, deep=options.deep)

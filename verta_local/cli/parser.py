@@ -131,6 +131,11 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="put what is damaged aside, restore what the store holds twice, make the index anew; nothing is deleted",
     )
+    verify.add_argument(
+        "--accept-loss",
+        action="store_true",
+        help="with --repair: journals that are gone for good count as damage no longer, and gc goes on without them",
+    )
     verify.add_argument("--json", action="store_true", help="for programs")
 
     gc = add(
