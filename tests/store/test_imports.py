@@ -28,7 +28,7 @@ ENGINE = [
     {"gc", "repair", "sync"},
 ]  # fmt: skip
 CLIENT = [
-    {"errors", "_version"},
+    {"errors", "_version", "runtime"},
     {"artifacts", "client_settings", "code", "code_capture", "configuration", "credentials", "data_types", "images", "config", "config_files", "conflicts", "deployment_settings", "environment", "interpreter", "model_api", "modules", "observations", "pickling", "requirements",
      "display", "frameworks", "model_formats", "progress",
      "stored_modules", "tracebacks", "values", "visibility"},
