@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from verta_local import Client
+from verta_local import Client, runtime
 from verta_local.deployment import DeployedModel, PredictionHTTPError, local
 from verta_local.endpoint import Endpoint
 from verta_local.endpoint.autoscaling import Autoscaling
@@ -47,6 +47,8 @@ class Says:
     def predict(self, data: Any) -> Any:
         if isinstance(data, str) and data.startswith("$"):
             return os.environ.get(data[1:])
+        if data == "note":
+            runtime.log("word", self.word)
         if data == "fail":
             raise ValueError("asked to")
         return self.word
@@ -259,6 +261,14 @@ def test_a_config_file_says_what_to_update_to(client: Client, tmp_path: Path) ->
     (tmp_path / "update.txt").write_text("{}")
     with pytest.raises(ValueError, match=r"\.json or \.yaml"):
         endpoint.update_from_config(tmp_path / "update.txt")
+
+
+def test_what_a_model_notes_is_in_its_log(client: Client, tmp_path: Path) -> None:
+    endpoint = client.create_endpoint("p")
+    endpoint.update(run_that_says(client, tmp_path, "one"), wait=True)
+    model = endpoint.get_deployed_model()
+    assert [model.predict("note"), model.predict("x"), model.predict("note")] == ["one"] * 3
+    assert [line for line in endpoint.get_logs() if "runtime" in line] == ['runtime.log {"word": "one"}'] * 2
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------

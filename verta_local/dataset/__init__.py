@@ -12,4 +12,6 @@ from .path import Path
 from .query import Query
 from .s3 import S3, S3Location
 
-__all__ = ["HDFS", "S3", "Component", "Path", "Query", "S3Location"]
+HDFSPath = HDFS  # Verta's name for it
+
+__all__ = ["HDFS", "S3", "Component", "HDFSPath", "Path", "Query", "S3Location"]

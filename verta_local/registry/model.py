@@ -163,31 +163,79 @@ class RegisteredModel(EntityWithLabels):
 
         return self._create_standard(log, environment, artifacts, name, desc, labels, attrs, lock_level)
 
-    def create_standard_model_from_keras(self, obj: Any, environment: Python, **given: Any) -> RegisteredModelVersion:
+    def create_standard_model_from_keras(
+        self,
+        obj: Any,
+        environment: Python,
+        model_api: Any = None,
+        artifacts: dict[str, Any] | None = None,
+        name: str | None = None,
+        desc: str | None = None,
+        labels: Any = None,
+        attrs: dict[str, Any] | None = None,
+        lock_level: Any = None,
+    ) -> RegisteredModelVersion:
         """A new version with a Keras model. Arguments as `create_standard_model_from_sklearn`."""
-        return self._create_from_object("tensorflow", "a Keras model", obj, environment, **given)
+        given = (model_api, artifacts, name, desc, labels, attrs, lock_level)
+        return self._create_from_object("tensorflow", "a Keras model", obj, environment, *given)
 
-    def create_standard_model_from_sklearn(self, obj: Any, environment: Python, **given: Any) -> RegisteredModelVersion:
+    def create_standard_model_from_sklearn(
+        self,
+        obj: Any,
+        environment: Python,
+        model_api: Any = None,
+        artifacts: dict[str, Any] | None = None,
+        name: str | None = None,
+        desc: str | None = None,
+        labels: Any = None,
+        attrs: dict[str, Any] | None = None,
+        lock_level: Any = None,
+    ) -> RegisteredModelVersion:
         """A new version with a scikit-learn model, its artifacts and its environment: ready to be deployed.
 
         Args:
             obj: the fitted model.
             environment: a `verta_local.environment.Python`.
-            given: `model_api`, `artifacts`, `name`, `desc`, `labels`, `attrs`, `lock_level`, as of
-                `create_standard_model`.
+
+        Other arguments as `create_standard_model`. A call that fails leaves no version behind.
 
         Raises:
-            TypeError: a model of another library. Else as `create_standard_model`.
+            TypeError: a model of another library, or another environment. Else as `log_artifact`, `log_model`.
         """
-        return self._create_from_object("sklearn", "a scikit-learn model", obj, environment, **given)
+        given = (model_api, artifacts, name, desc, labels, attrs, lock_level)
+        return self._create_from_object("sklearn", "a scikit-learn model", obj, environment, *given)
 
-    def create_standard_model_from_torch(self, obj: Any, environment: Python, **given: Any) -> RegisteredModelVersion:
+    def create_standard_model_from_torch(
+        self,
+        obj: Any,
+        environment: Python,
+        model_api: Any = None,
+        artifacts: dict[str, Any] | None = None,
+        name: str | None = None,
+        desc: str | None = None,
+        labels: Any = None,
+        attrs: dict[str, Any] | None = None,
+        lock_level: Any = None,
+    ) -> RegisteredModelVersion:
         """A new version with a PyTorch module. Arguments as `create_standard_model_from_sklearn`."""
-        return self._create_from_object("torch", "a PyTorch module", obj, environment, **given)
+        given = (model_api, artifacts, name, desc, labels, attrs, lock_level)
+        return self._create_from_object("torch", "a PyTorch module", obj, environment, *given)
 
-    def create_standard_model_from_xgboost(self, obj: Any, environment: Python, **given: Any) -> RegisteredModelVersion:
+    def create_standard_model_from_xgboost(
+        self,
+        obj: Any,
+        environment: Python,
+        model_api: Any = None,
+        artifacts: dict[str, Any] | None = None,
+        name: str | None = None,
+        desc: str | None = None,
+        labels: Any = None,
+        attrs: dict[str, Any] | None = None,
+        lock_level: Any = None,
+    ) -> RegisteredModelVersion:
         """A new version with an XGBoost model. Arguments as `create_standard_model_from_sklearn`."""
-        return self._create_from_object("xgboost", "an XGBoost model", obj, environment, **given)
+        given = (model_api, artifacts, name, desc, labels, attrs, lock_level)
+        return self._create_from_object("xgboost", "an XGBoost model", obj, environment, *given)
 
     def create_external_model(
         self,
@@ -207,13 +255,13 @@ class RegisteredModel(EntityWithLabels):
         noun: str,
         obj: Any,
         environment: Python,
-        model_api: Any = None,
-        artifacts: dict[str, Any] | None = None,
-        name: str | None = None,
-        desc: str | None = None,
-        labels: Any = None,
-        attrs: dict[str, Any] | None = None,
-        lock_level: Any = None,
+        model_api: Any,
+        artifacts: dict[str, Any] | None,
+        name: str | None,
+        desc: str | None,
+        labels: Any,
+        attrs: dict[str, Any] | None,
+        lock_level: Any,
     ) -> RegisteredModelVersion:
         from ..model import model_type  # noqa: PLC0415 - start-up time
 

@@ -48,7 +48,17 @@ class ModelAnswers:
         }
 
     def reply_to(self, request: frames.Frame) -> Reply:
-        """The answer to one request."""
+        """The answer to one request. What the model notes with `runtime.log` goes to its log, a line a request."""
+        runtime: Any = sys.modules.get("verta_local.runtime")
+        if runtime is None:  # the model does not use it
+            return self._reply_to(request)
+        with runtime.context() as noted:
+            reply = self._reply_to(request)
+        if noted.logs():
+            print(f"runtime.log {json.dumps(noted.logs())}", flush=True)
+        return reply
+
+    def _reply_to(self, request: frames.Frame) -> Reply:
         code = request.code & ~frames.GZIP
         try:
             body = wire.unzip(request.body, self._body_limit_bytes) if request.code & frames.GZIP else request.body
