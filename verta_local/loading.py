@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from verta_store import Store, open_store
+from verta_store.digest import digests_in
 from verta_store.errors import StoreError
-from verta_store.roots import digests_in
 
 from .errors import EnvironmentUnmet, LoadError
 from .frameworks import FILE_METHOD, predictor

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from .errors import StoreError
 
 ALGORITHM = "sha256"
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+PATTERN = r"sha256:[0-9a-f]{64}"
 _BUFFER_BYTES = 1 << 20
 # Small files are read in one piece: making the buffer costs more than hashing them.
 _AT_ONCE_BYTES = 64 << 10
@@ -58,7 +60,21 @@ def _read_into(descriptor: int, view: memoryview) -> int:
 
 def is_digest(text: object) -> bool:
     """Whether this is a digest as every object of a store is called."""
-    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+    return isinstance(text, str) and re.fullmatch(PATTERN, text) is not None
+
+
+def digests_in(value: Any) -> Iterator[str]:
+    """Every text in a value, however deep, that reads as a digest."""
+    if isinstance(value, str):
+        if ALGORITHM in value:
+            yield from re.findall(PATTERN, value)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from digests_in(key)
+            yield from digests_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from digests_in(item)
 
 
 def shard(digest: str) -> str:

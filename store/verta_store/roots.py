@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 from . import digest as digests
 from . import drive, ids, journal, records, sealed_journals
+from .digest import digests_in
 
 DELETED = "deleted"
 OVERWRITTEN = "overwritten"
 DROPPED = "dropped"
-
-_DIGEST = re.compile(rf"{digests.ALGORITHM}:[0-9a-f]{{64}}")
 
 
 class Naming(NamedTuple):
@@ -72,7 +71,7 @@ class Roots:
 
     def add_text(self, data: bytes) -> None:
         """Takes in every digest in something that is not a record; they stay."""
-        for found in re.findall(_DIGEST.pattern.encode("ascii"), data):
+        for found in re.findall(digests.PATTERN.encode("ascii"), data):
             self._mentions.setdefault("", set()).add(found.decode("ascii"))
 
     def namings(self, now_ms: int) -> Iterator[Naming]:
@@ -235,17 +234,3 @@ def _tail(path: str, offset: int) -> bytes:
     with open(path, "rb", buffering=0) as file:
         file.seek(offset)
         return file.read()
-
-
-def digests_in(value: Any) -> Iterator[str]:
-    """Every text in a value, however deep, that reads as a digest."""
-    if isinstance(value, str):
-        if digests.ALGORITHM in value:
-            yield from _DIGEST.findall(value)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from digests_in(key)
-            yield from digests_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from digests_in(item)

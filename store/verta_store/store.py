@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from . import description as descriptions
 from . import drive, ids, records
-from .claims import Claim, Claims
 from .description import FOLDERS, STORE_FILE, read_description
+from .digest import digests_in
 from .errors import BadRecord, ClaimTaken, KeyTaken, NameTaken, StoreFormatError, StoreNotFound, UnknownEntity
 from .journal import JournalWriter
 from .leases import Leases
 from .listing import Listing
 from .query import EntityRow, Query
-from .roots import digests_in
 
 if TYPE_CHECKING:
     import sqlite3
 
     from .authors import Author, Conflict
+    from .claims import Claim, Claims
     from .columns import Table
     from .contents import Contents
     from .index import Index, IndexState
@@ -73,13 +73,13 @@ class Store:
             full_durability=durability == "full",
             sealed_path="" if folder.startswith(_IN_MEMORY) else os.path.join(folder, "sealed"),
         )
-        self._claims = Claims(root)
         self.leases = Leases(root)
         self._memories = "" if folder.startswith(_IN_MEMORY) else folder
         # A run of numbers needs neither the objects nor, in a new store, the index; and their libraries take longer
         # to import than such a run takes.
         self._made_contents: Contents | None = None
         self._made_index: Index | None = None
+        self._made_claims: Claims | None = None
         # What this process knows to be logged, so that a log call needs no query: its own part, which the index need
         # not take in for that, and what it has asked for. Forgotten at each refresh that brought something of another
         # writer. (entity, section) -> key -> record time:
@@ -130,6 +130,14 @@ class Store:
                         self.root, self.leases, self._memories, names, is_case_sensitive=self._is_case_sensitive
                     )
         return self._made_contents
+
+    @property
+    def _claims(self) -> Claims:
+        if self._made_claims is None:
+            from .claims import Claims  # noqa: PLC0415 - start-up time
+
+            self._made_claims = Claims(self.root)
+        return self._made_claims
 
     @property
     def _index(self) -> Index:
@@ -899,7 +907,6 @@ def _after_fork_in_child() -> None:
 __all__ = [
     "FOLDERS",
     "STORE_FILE",
-    "Claim",
     "ClaimTaken",
     "KeyTaken",
     "NameTaken",
