@@ -224,12 +224,39 @@ class Objects:
         if digest and self.is_kept(digest):
             return Ref("blob", digest, os.path.getsize(self.path(digest)))
         device = self.memory.trusted_device(path)
+        twin = self._twin_of(path, device)
+        if twin is not None:
+            return twin
         temporary = self._temporary.new_name()
         copied = copy_in(source, temporary, trusted_device=device)
         with files.writing("an object", self._top):
             self._publish(temporary, copied.digest)
         self.memory.remember_file(path, copied.source_look, device, copied.digest)
+        if copied.size_bytes > SMALL_BYTES:
+            self.memory.remember_twin(digests.sample_of_file(self.path(copied.digest)), copied.digest)
         return Ref("blob", copied.digest, copied.size_bytes)
+
+    def _twin_of(self, path: str, device: int | None) -> Ref | None:
+        """The blob with the bytes of a large file that is a probable duplicate; hashing it is cheaper than a copy.
+
+        Only one whose sample is that of a blob is hashed: the weights of the next epoch, of the same size, are not.
+        """
+        before = os.stat(path)
+        if before.st_size <= SMALL_BYTES or before.st_mode & 0o170000 != 0o100000:
+            return None
+        with open(path, "rb", buffering=0) as file:
+            before = os.fstat(file.fileno())
+            expected = self.memory.twin(digests.sample_of_file(path))
+            if not expected or not self.has(expected):
+                return None
+            is_steady = before.st_dev == device and is_rememberable(before, file.fileno())
+            digest, size_bytes = digests.digest_of_descriptor(file.fileno())
+        if digest != expected or not self.is_kept(digest):
+            return None
+        with files.writing("an object", self._top):
+            self._make_name_durable(digest)
+        self.memory.remember_file(path, look_of(before) if is_steady else "", device, digest)
+        return Ref("blob", digest, size_bytes)
 
     def is_kept(self, digest: str) -> bool:
         """Whether the blob is there and whole, and is safe from collection now until a record names it."""

@@ -36,7 +36,10 @@ class KnownFolder(NamedTuple):
 
 
 class SourceMemory(LocalCache):
-    """Absolute real path of a user's file, or of a folder with a separator behind it -> (signature, digest)."""
+    """Absolute real path of a user's file, or of a folder with a separator behind it -> (signature, digest).
+
+    And `sample ...` -> the digest of a stored blob with that sample.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(
@@ -71,6 +74,15 @@ class SourceMemory(LocalCache):
         """Notes a file that was read; `look` is '' when it must not be (`copying.is_rememberable`)."""
         if look and device is not None:
             self._remember(path, f"{look} {device}", digest)
+
+    def twin(self, sample: str) -> str:
+        """The digest of a stored blob with this sample (`digest.sample_of_file`), or ''; a hash tells whether it is one."""
+        rows = self.rows("SELECT digest FROM sources WHERE path = ?", (f"sample {sample}",))
+        return str(rows[0][0]) if rows else ""
+
+    def remember_twin(self, sample: str, digest: str) -> None:
+        """Notes the sample of a stored blob."""
+        self._remember(f"sample {sample}", "", digest)
 
     def knows_folder(self, path: str) -> bool:
         """Whether something is remembered of a folder, so that it is worth a look at each of its files."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from types import ModuleType
 import pytest
 
 from verta_store import Ref, Store, copying, folder_copy, objects, open_store
-from verta_store.digest import digest_of_bytes
+from verta_store.digest import digest_of_bytes, sample_of_file
+from verta_store.errors import BadContent
 from verta_store.fsck import verify
 from verta_store.source_memory import SourceMemory
 
@@ -151,3 +153,65 @@ def test_a_damaged_memory_is_none(store: Store, folder: Path, tmp_path: Path) ->
     for path in (tmp_path / "cache").rglob("sources.sqlite*"):
         path.write_bytes(b"no database" * 1000)
     assert store.put_tree(folder) == ref
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A file of 2 MiB, of which nothing is remembered but that it is stored."""
+    path = tmp_path / "large.bin"
+    path.write_bytes(os.urandom(2 << 20))
+    return path
+
+
+def test_a_large_file_that_is_stored_already_is_read_and_not_copied(
+    store: Store, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = store.put_file(large)
+    shutil.copyfile(large, tmp_path / "twin.bin")
+    read = copies(monkeypatch)
+    assert store.put_file(large) == ref and store.put_file(tmp_path / "twin.bin") == ref
+    assert read == []
+    assert not [left for own in Path(store.root, "tmp").iterdir() for left in own.iterdir()]
+
+
+def test_a_file_with_the_sample_of_another_is_told_from_it_by_its_hash(store: Store, large: Path) -> None:
+    refs = {store.put_file(large)}
+    sample = sample_of_file(large)
+    with open(large, "r+b") as file:
+        file.seek((1 << 20) + 5000)
+        file.write(b"between two pieces")
+    assert sample_of_file(large) == sample
+    refs.add(store.put_file(large))
+    assert len(refs) == 2 and digest_of_bytes(large.read_bytes()) in {ref.digest for ref in refs}
+    assert verify(store, deep=True).is_clean
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_twin_that_is_damaged_or_gone_is_stored_anew(store: Store, large: Path, damage: str) -> None:
+    ref = store.put_file(large)
+    stored = Path(store.object_path(ref.digest))
+    stored.chmod(0o644)
+    if damage == "gone":
+        stored.unlink()
+    else:
+        data = bytearray(stored.read_bytes())
+        data[100] ^= 1
+        stored.write_bytes(data if damage == "flipped" else data[:100])
+    assert store.put_file(large) == ref
+    store.check("blob", ref.digest)
+    assert stored.read_bytes() == large.read_bytes()
+
+
+def test_a_file_of_the_same_size_is_not_hashed_in_vain(
+    store: Store, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put_file(large)
+    large.write_bytes(os.urandom(2 << 20))
+    monkeypatch.setattr("verta_store.digest.digest_of_descriptor", lambda *_: pytest.fail("hashed before the copy"))
+    assert store.put_file(large).size_bytes == 2 << 20
+
+
+def test_a_fifo_is_refused_and_not_waited_for(store: Store, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(BadContent):
+        store.put_file(tmp_path / "fifo")
