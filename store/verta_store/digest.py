@@ -37,6 +37,7 @@ def digest_of_descriptor(descriptor: int) -> tuple[str, int]:
     """Reads an open file from its start. Returns (digest, size in bytes)."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     first = os.read(descriptor, _AT_ONCE_BYTES)
+    # Where fewer bytes came than there was room, a second read tells the end from a drive that reads in small pieces.
     if len(first) < _AT_ONCE_BYTES and not os.read(descriptor, 1):
         return f"{ALGORITHM}:{hashlib.sha256(first).hexdigest()}", len(first)
     # A second read that is not empty: a longer file, or a file system that reads in small pieces.

@@ -9,11 +9,14 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import claims, drive, ids, journal, records, sealed_journals
 from . import digest as digests
 from .errors import CorruptObject, MissingObject, StoreFormatError
+from .folder_copy import LINK_FROM_BYTES
+from .hashing import GONE, NO_FILE, hash_file, hash_many
+from .manifest import Entry, path_below
 from .materialize import check_unpacked
 from .roots import Roots
 from .store import Store, read_description
@@ -106,6 +109,7 @@ class _References:
     sizes: dict[tuple[str, str], int] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    entries: dict[str, list[Entry]] = field(default_factory=dict)  # of referenced trees, for a deep verification
     impossible: list[str] = field(default_factory=list)  # keys whose record names what no store can hold
 
     def drop_dead(self) -> None:
@@ -222,21 +226,23 @@ def _check_referenced(store: Store, report: Report, references: _References) -> 
             try:
                 found = drive.of(store.root).look(path, os.lstat)
             except OSError:
-                report.problems.append(Problem("missing", path, "the file is gone", affects, _ADVICE))
+                report.problems.append(Problem("missing", path, _FILE_GONE, affects, _ADVICE))
                 continue
             if not stat.S_ISREG(found.st_mode):
-                report.problems.append(Problem("changed", path, _NO_FILE, affects, _ADVICE))
+                report.problems.append(Problem("changed", path, NO_FILE, affects, _ADVICE))
             elif found.st_size != size_bytes >= 0:
                 what = f"it has {found.st_size} bytes instead of {size_bytes}"
                 report.problems.append(Problem("changed", path, what, affects, _ADVICE))
             report.blob_count += 1
         else:
             report.tree_count += 1
-            report.problems.extend(_check_tree(store, digest, affects, report))
+            report.problems.extend(_check_tree(store, digest, affects, report, references))
 
 
-def _check_tree(store: Store, digest: str, affects: tuple[str, ...], report: Report) -> Iterator[Problem]:
-    """Presence and size of each file of a tree."""
+def _check_tree(
+    store: Store, digest: str, affects: tuple[str, ...], report: Report, references: _References
+) -> Iterator[Problem]:
+    """Presence and size of each file of a tree; when all is read anyway only its folders."""
     top = store.tree_path(digest)
     if not drive.of(store.root).has(top) or not os.path.isdir(top):
         yield Problem("missing", top, "the folder is gone", affects, _ADVICE)
@@ -250,10 +256,14 @@ def _check_tree(store: Store, digest: str, affects: tuple[str, ...], report: Rep
         yield Problem("changed", f"{top}.manifest", "the manifest does not match its digest", affects, _ADVICE)
         return
     if os.path.islink(f"{top}.manifest"):
-        yield Problem("changed", f"{top}.manifest", _NO_FILE, affects, _ADVICE)
+        yield Problem("changed", f"{top}.manifest", NO_FILE, affects, _ADVICE)
+    if report.is_deep:
+        references.entries[digest] = entries
     for entry in entries:
-        path = os.path.join(top, *entry.path.split("/"))
         report.file_count += not entry.is_folder
+        if report.is_deep and not entry.is_folder:
+            continue
+        path = path_below(top, entry.path)
         if entry.is_folder:
             if not os.path.isdir(path):
                 yield Problem("missing", path, "the folder is gone", affects, _ADVICE)
@@ -261,28 +271,39 @@ def _check_tree(store: Store, digest: str, affects: tuple[str, ...], report: Rep
         try:
             found = os.lstat(path)
         except OSError:
-            yield Problem("missing", path, "the file is gone", affects, _ADVICE)
+            yield Problem("missing", path, _FILE_GONE, affects, _ADVICE)
             continue
         if not stat.S_ISREG(found.st_mode):
-            yield Problem("changed", path, _NO_FILE, affects, _ADVICE)
+            yield Problem("changed", path, NO_FILE, affects, _ADVICE)
         elif found.st_size != entry.size_bytes:
-            what = f"it has {found.st_size} bytes instead of {entry.size_bytes}"
-            yield Problem("changed", path, what, affects, _ADVICE)
+            yield Problem("changed", path, _other_size(found.st_size, entry.size_bytes), affects, _ADVICE)
+
+
+def _other_size(found_bytes: int, expected_bytes: int) -> str:
+    return f"it has {found_bytes} bytes instead of {expected_bytes}"
+
+
+class _Part(NamedTuple):
+    """A file whose bytes are known by their digest."""
+
+    path: str
+    expected: str
+    kind: str  # of the object that it is or is a part of, "blob" or "tree"; "name" of a derived file
+    digest: str  # of that object
+    size_bytes: int = -1  # -1: not known, or checked before
 
 
 def _check_content(store: Store, report: Report, references: _References) -> None:
     """Hashes every object of the store, referenced or not, and every tree's files; a shared file only once."""
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - start-up time
-
-    known = {(problem.path) for problem in report.problems}
-    work: list[tuple[str, str, str, str]] = []  # path, digest of the bytes, kind and digest of the object
+    known = {problem.path for problem in report.problems}
+    work: list[_Part] = []
     for digest, path in objects_in(os.path.join(store.root, "objects")):
-        work.append((path, digest, "blob", digest))
+        work.append(_Part(path, digest, "blob", digest))
     for digest, path in objects_in(os.path.join(store.root, "trees")):
         if path.endswith(".manifest"):
             continue
         try:
-            entries = store.tree_entries(digest)
+            entries = references.entries.get(digest) or store.tree_entries(digest)
         except (CorruptObject, ValueError, OSError):
             if not os.path.isdir(path):
                 continue  # collected since it was listed
@@ -295,11 +316,9 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
                 # Of a writer whose power was cut between the two names, before any record; a collection takes it.
                 report.notes.append(f"{path} has no manifest, and nothing refers to it")
             continue
-        for entry in entries:
-            if not entry.is_folder:
-                work.append((os.path.join(path, *entry.path.split("/")), entry.digest, "tree", digest))
+        work += _parts(path, digest, entries)
     for digest, path in names_in(os.path.join(store.root, "names")):
-        work.append((path, digest, "name", digest))
+        work.append(_Part(path, digest, "name", digest))
     for digest, path in _unpacked_in(os.path.join(store.root, "names")):
         what = check_unpacked(path)
         if what:
@@ -307,45 +326,61 @@ def _check_content(store: Store, report: Report, references: _References) -> Non
             affects = references.affected("blob", digest)
             report.problems.append(Problem("changed", path, what, affects, advice))
     work.extend(_in_trash(store, report, references))
-    seen: dict[tuple[int, int], str] = {}
+    for part, (found, size_bytes) in _hash_all(work, report):
+        if found == part.expected or part.path in known:
+            continue
+        is_gone = found == GONE
+        if is_gone and _is_collected(store, part.path, part.kind, part.digest, references):
+            continue
+        what = found
+        if is_gone and (part.kind, part.digest) in references.sizes:
+            what = _FILE_GONE
+        elif digests.is_digest(found):
+            is_cut = part.size_bytes not in (-1, size_bytes)
+            what = _other_size(size_bytes, part.size_bytes) if is_cut else "its bytes do not match its digest"
+        affects = references.affected("blob" if part.kind == "name" else part.kind, part.digest)
+        advice = "delete this derived file; it is made anew" if part.kind == "name" else _ADVICE
+        kind = "missing" if what == _FILE_GONE else "changed"
+        report.problems.append(Problem(kind, part.path, what, affects, advice))
 
-    def check(item: tuple[str, str, str, str]) -> tuple[str, int]:
-        path, expected, _, _ = item
-        try:
-            status = os.lstat(path)
-            if not stat.S_ISREG(status.st_mode):
-                return _NO_FILE, 0
-            found = seen.get((status.st_dev, status.st_ino))
-            if found is None:
-                found, size_bytes = digests.digest_of_file(path)
-                seen[status.st_dev, status.st_ino] = found
-                return ("" if found == expected else "its bytes do not match its digest"), size_bytes
-            return ("" if found == expected else "its bytes do not match its digest"), 0
-        except FileNotFoundError:
-            return _GONE, 0
-        except OSError as error:
-            return f"it cannot be read: {error.strerror}", 0
 
+def _parts(top: str, digest: str, entries: list[Entry]) -> Iterator[_Part]:
+    """The files of a tree."""
+    for entry in entries:
+        if not entry.is_folder:
+            yield _Part(path_below(top, entry.path), entry.digest, "tree", digest, entry.size_bytes)
+
+
+def _hash_all(work: list[_Part], report: Report) -> Iterator[tuple[_Part, tuple[str, int]]]:
+    """Yields each file with its digest, or what is wrong with it, and its size; by all cores, a shared file once."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - start-up time
+
+    small = [part for part in work if part.kind == "tree" and part.size_bytes < LINK_FROM_BYTES]
+    found = dict(hash_many([part.path for part in small]))
+    report.bytes_read += sum(size_bytes for _, size_bytes in found.values())
+    # Below that size no file has a second name; the others are looked at by their inodes.
+    by_file: dict[tuple[int, int], list[str]] = {}
+    for part in work:
+        if part.path not in found:
+            try:
+                status = os.lstat(part.path)
+                by_file.setdefault((status.st_dev, status.st_ino), []).append(part.path)
+            except FileNotFoundError:
+                found[part.path] = GONE, 0
+            except OSError as error:
+                found[part.path] = f"it cannot be read: {error.strerror}", 0
     # hashlib lets go of the interpreter lock for large buffers, so threads use all cores.
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        # Many files a task: handing one over costs more than reading a small one.
-        batches = [work[begin : begin + _BATCH] for begin in range(0, len(work), _BATCH)]
-        results = pool.map(lambda batch: [check(item) for item in batch], batches)
-        checked = (result for batch in results for result in batch)
-        for (path, _, kind, digest), (what, size_bytes) in zip(work, checked, strict=True):
-            report.bytes_read += size_bytes
-            if what == _GONE and _is_collected(store, path, kind, digest, references):
-                continue
-            if what and path not in known:
-                owner = "blob" if kind == "name" else kind
-                affects = references.affected(owner, digest)
-                advice = "delete this derived file; it is made anew" if kind == "name" else _ADVICE
-                report.problems.append(Problem("changed", path, what, affects, advice))
+        for paths, one in zip(
+            by_file.values(), pool.map(hash_file, [paths[0] for paths in by_file.values()]), strict=True
+        ):
+            report.bytes_read += one[1]
+            found.update(dict.fromkeys(paths, one))
+    return ((part, found[part.path]) for part in work)
 
 
-_GONE = "it is gone"
-_BATCH = 64
-_NO_FILE = "something else than a file stands in its place"
+# Said of a file that a record refers to.
+_FILE_GONE = "the file is gone"
 
 
 def _is_collected(store: Store, path: str, kind: str, digest: str, references: _References) -> bool:
@@ -360,7 +395,7 @@ def _is_collected(store: Store, path: str, kind: str, digest: str, references: _
     return os.path.lexists(path) or (os.path.isdir(top) and not path.startswith(top + os.sep))
 
 
-def _in_trash(store: Store, report: Report, references: _References) -> Iterator[tuple[str, str, str, str]]:
+def _in_trash(store: Store, report: Report, references: _References) -> Iterator[_Part]:
     """The files of referenced objects that wait in the trash, where the next look at them brings them back."""
     count = 0
     for kind, digest in references.sizes:
@@ -369,15 +404,12 @@ def _in_trash(store: Store, report: Report, references: _References) -> Iterator
             continue
         count += 1
         if kind == "blob":
-            yield path, digest, kind, digest
+            yield _Part(path, digest, kind, digest)
             continue
         try:
-            entries = store.tree_entries(digest)
+            yield from _parts(path, digest, store.tree_entries(digest))
         except (CorruptObject, ValueError, OSError):
             continue  # said when the references were checked
-        for entry in entries:
-            if not entry.is_folder:
-                yield os.path.join(path, *entry.path.split("/")), entry.digest, kind, digest
     if count:
         report.notes.append(f"{count} referenced objects are in the trash; they come back when they are read")
 

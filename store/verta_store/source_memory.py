@@ -76,7 +76,7 @@ class SourceMemory(LocalCache):
             self._remember(path, f"{look} {device}", digest)
 
     def twin(self, sample: str) -> str:
-        """The digest of a stored blob with this sample (`digest.sample_of_file`), or ''; a hash tells whether it is one."""
+        """The digest of a stored blob with this sample (`digest.sample_of_file`), or ''. It may be no twin."""
         rows = self.rows("SELECT digest FROM sources WHERE path = ?", (f"sample {sample}",))
         return str(rows[0][0]) if rows else ""
 

@@ -8,10 +8,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from .copying import copy_names
+from .hashing import hash_files
 
-TASKS = {"copy": copy_names}
+TASKS: dict[str, Callable[..., Any]] = {"copy": copy_names, "hash": hash_files}
 
 
 def serve(parent: int) -> None:

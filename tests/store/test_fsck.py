@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from new_entities import new_run
 
-from verta_store import Ref, Store, description, journal
+from verta_store import Ref, Store, description, hashing, journal, workers
 from verta_store.errors import StoreWriteError
 from verta_store.fsck import Problem, verify
 from verta_store.journal import OPEN_SUFFIX, SEALED_SUFFIX, list_journals
@@ -391,3 +391,39 @@ def test_a_journal_that_the_device_cannot_read_is_told_and_all_else_is_verified(
     shutil.rmtree(filled.cache_dir)
     (problem,) = verify(filled, deep=True).problems
     assert problem.path == path and "Input/output error" in problem.what and problem.advice
+
+
+@pytest.mark.parametrize("worker_count", [0, 2])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "a folder", "a link", "a fifo"])
+def test_damage_among_thousands_of_files_is_found_whoever_reads_them(
+    store: Store, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, worker_count: int
+) -> None:
+    monkeypatch.setattr(hashing, "WORKERS_FROM", 1)
+    monkeypatch.setattr(hashing, "_TASK_FILES", 7)
+    monkeypatch.setattr(workers, "worker_count", lambda: worker_count)
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(40):
+        (source / f"ü{number}").write_bytes(b"%d" % number * 100)
+    ref = store.put_tree(source)
+    value = {"kind": "tree", "digest": ref.digest, "size_bytes": ref.size_bytes, "name": "source"}
+    store.put(run, "artifacts", {"many": value})
+    assert verify(store, deep=True).is_clean
+    victim = Path(store.tree_path(ref.digest), "ü17")
+    victim.chmod(0o644)
+    data = victim.read_bytes()
+    if damage in ("flipped", "cut"):
+        victim.write_bytes(data[:-1] + (b"x" if damage == "flipped" else b""))
+    else:
+        victim.unlink()
+        if damage == "a folder":
+            victim.mkdir()
+        elif damage == "a fifo":
+            os.mkfifo(victim)
+        elif damage == "a link":
+            victim.symlink_to(source / "ü17")
+    (problem,) = verify(store, deep=True).problems
+    assert problem.path == str(victim) and "many" in problem.affects[0]
+    wanted = {"flipped": "do not match", "cut": "it has 199 bytes instead of 200", "gone": "the file is gone"}
+    assert wanted.get(damage, "something else than a file") in problem.what
+    assert problem.kind == ("missing" if damage == "gone" else "changed")

@@ -16,7 +16,7 @@ import verta_store
 ENGINE = [
     {"ids", "errors"},
     {"records", "query", "files", "digest", "drive", "listing", "sealed_journals", "columns", "series", "authors", "probe", "collected", "local_cache", "names"},
-    {"copying", "manifest", "page_cache", "portable_names", "walking", "worker", "workers"},
+    {"copying", "hashing", "manifest", "page_cache", "portable_names", "walking", "worker", "workers"},
     {"objects", "journal", "index", "remotes", "archive", "claims", "description", "ingest", "leases", "roots", "selection", "trash",
      "turn", "verified", "source_memory"},
     {"folder_copy"},
