@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from verta_store import Store
 from verta_store.names import is_archive
 
+from . import progress
 from .errors import LoadError
 
 # As in Verta (later clients): what `log_model` and its like write under these keys is theirs.
@@ -107,12 +109,18 @@ def store_path(store: Store, path: str, type: str = "BLOB", name: str = "") -> A
             raise ValueError(
                 f"the folder {path!r} holds the store {store.root} itself; log the folders in it one by one"
             )
-        ref = store.put_tree(path)
+        with _progress_of_logging(store, path, name):
+            ref = store.put_tree(path)
         return Artifact("tree", name, ref.digest, ref.size_bytes, ref.file_count, type=type)
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         raise ValueError(f"{EMPTY}: the file {path!r} is empty; log one that has content")
-    ref = store.put_file(path)
+    with _progress_of_logging(store, path, name):
+        ref = store.put_file(path)
     return Artifact("blob", name, ref.digest, ref.size_bytes, extension=extension_of(name), type=type)
+
+
+def _progress_of_logging(store: Store, path: str, name: str) -> AbstractContextManager[None]:
+    return progress.shown(f"logging {name}", lambda: progress.size_below(path), store.bytes_being_written)
 
 
 def _looked_in(path: str) -> str:
@@ -247,10 +255,11 @@ def copy_out(store: Store, artifact: Artifact, target: str) -> str:
     # Not the path under the user's name: that may have to be made, in a store that may only be read.
     source = store.tree_path(artifact.digest) if artifact.kind == "tree" else store.object_path(artifact.digest)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    if artifact.kind == "tree":
-        _copy_folder(source, target)
-    else:
-        partial = f"{target}.{os.getpid()}.part"
+    partial = target if artifact.kind == "tree" else f"{target}.{os.getpid()}.part"
+    with progress.shown(f"copying {artifact.name}", lambda: artifact.size_bytes, lambda: progress.size_below(partial)):
+        if artifact.kind == "tree":
+            _copy_folder(source, target)
+            return target
         try:
             copy_writable(source, partial)
             os.replace(partial, target)

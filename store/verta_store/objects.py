@@ -59,6 +59,17 @@ class TemporaryFolder:
                 self._path = path
             return self._path
 
+    def size_bytes(self) -> int:
+        """How much is in the folder now, for who shows the progress of a copy."""
+        total = 0
+        for parent, _, names in os.walk(self._path) if self._path else ():
+            for name in names:
+                try:
+                    total += os.stat(os.path.join(parent, name)).st_size
+                except OSError:
+                    pass  # it got its name in the store meanwhile
+        return total
+
     def new_name(self) -> str:
         """A path in the folder that nothing else uses."""
         return os.path.join(self.path(), ids.random_hex(16))

@@ -156,6 +156,10 @@ class Store:
         """Stores bytes as a blob; durable when this returns."""
         return self._stored(lambda: self._contents.objects.put_bytes(data))
 
+    def bytes_being_written(self) -> int:
+        """How large the unfinished copies of this process are now: how far a `put_file` or `put_tree` is."""
+        return self._contents.temporary.size_bytes()
+
     def put_file(self, path: str | os.PathLike[str]) -> Ref:
         """Stores a copy of a file as a blob; durable when this returns.
 
