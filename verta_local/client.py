@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from verta_store import Store, open_store
@@ -22,6 +23,7 @@ from .experiment import Experiment, Experiments
 from .lazy_list import LazyList
 from .project import Project, Projects
 from .run import ExperimentRun
+from .run_status import END_TIME, PARENT, START_TIME, note_created
 from .runs import ExperimentRuns
 
 Noted = TypeVar("Noted", bound="Entity | LazyList[Any]")
@@ -306,20 +308,21 @@ class Client(ClientDatasets, ClientRegistry, ClientEndpoints):
         date_created: int | None = None,
         start_time: int | None = None,
         end_time: int | None = None,
+        parent: ExperimentRun | str | None = None,
     ) -> ExperimentRun:
         """Gets or creates a run under the active experiment (a new one where none is).
 
         Args:
             date_created, start_time, end_time: milliseconds since 1970, for the import of old runs.
+            parent: a run, or its id, that the new one is a part of; the new one goes to its experiment. Not in Verta.
 
         Other arguments and errors as `set_project`; by id, its experiment and project become active too.
         """
-        given = _given_of_run(desc, tags, attrs, date_created, start_time, end_time)
+        given = _given_of_run(desc, tags, attrs, date_created, start_time, end_time, parent)
         if id is not None:
             return self._activate_run(creation.by_id(self._store, ExperimentRun, name, id, given))
-        given.check()
-        parent = self._experiment or self.set_experiment()
-        return self._noting(creation.get_or_create(self._store, ExperimentRun, parent.id, name, "Run", given))
+        experiment_id = self._experiment_of(parent, given)
+        return self._begun(creation.get_or_create(self._store, ExperimentRun, experiment_id, name, "Run", given))
 
     def create_experiment_run(
         self,
@@ -330,12 +333,12 @@ class Client(ClientDatasets, ClientRegistry, ClientEndpoints):
         date_created: int | None = None,
         start_time: int | None = None,
         end_time: int | None = None,
+        parent: ExperimentRun | str | None = None,
     ) -> ExperimentRun:
         """Creates a run under the active experiment (a new one where none is). Raises as `create_project`."""
-        given = _given_of_run(desc, tags, attrs, date_created, start_time, end_time)
-        given.check()
-        parent = self._experiment or self.set_experiment()
-        return self._noting(creation.create_new(self._store, ExperimentRun, parent.id, name, "Run", given))
+        given = _given_of_run(desc, tags, attrs, date_created, start_time, end_time, parent)
+        experiment_id = self._experiment_of(parent, given)
+        return self._begun(creation.create_new(self._store, ExperimentRun, experiment_id, name, "Run", given))
 
     def get_experiment_run(self, name: str | None = None, id: str | None = None) -> ExperimentRun:
         """Gets a run by name, under the active experiment, or by id, and makes its experiment and project active.
@@ -352,6 +355,25 @@ class Client(ClientDatasets, ClientRegistry, ClientEndpoints):
     get_or_create_project = set_project
     get_or_create_experiment = set_experiment
     get_or_create_experiment_run = set_experiment_run
+
+    def query(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[dict[str, Any]]:
+        """Rows of a SELECT over the index, as dicts; nothing can be changed by it. Not in Verta.
+
+        The tables are those of `store/README.md`, section "The index": `entities`, `keys`, `vals`, `tags` ...
+
+        Raises:
+            ValueError: what SQLite cannot run, or would write.
+        """
+        import sqlite3  # noqa: PLC0415 - start-up time
+
+        connection = self._store.reading_connection()
+        try:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(sql, parameters)]
+        except sqlite3.Error as error:
+            raise ValueError(f"the index cannot run this: {error}; give one SELECT") from error
+        finally:
+            connection.close()
 
     def flush(self) -> None:
         """Returns when everything logged so far, to any run, survives a power cut."""
@@ -373,6 +395,19 @@ class Client(ClientDatasets, ClientRegistry, ClientEndpoints):
 
     def _activate_run(self, run: ExperimentRun) -> ExperimentRun:
         self._activate_experiment(Experiment(self._store, self._store.entity(run._parent or "")))
+        return self._noting(run)
+
+    def _experiment_of(self, parent: ExperimentRun | str | None, given: Given) -> str:
+        """The id of the experiment that a new run goes to."""
+        given.check()
+        if parent is not None:
+            run_id = parent.id if isinstance(parent, ExperimentRun) else parent
+            return creation.by_id(self._store, ExperimentRun, None, run_id)._parent or ""
+        return (self._experiment or self.set_experiment()).id
+
+    def _begun(self, run: ExperimentRun) -> ExperimentRun:
+        if run._is_new:
+            note_created(self._store, run._id)
         return self._noting(run)
 
     def _noting(self, made: Noted) -> Noted:
@@ -404,14 +439,22 @@ def _given(desc: str | None, tags: Any, attrs: dict[str, Any] | None, **others: 
 
 
 def _given_of_run(
-    desc: str | None, tags: Any, attrs: dict[str, Any] | None, created: Any, start: Any, end: Any
+    desc: str | None,
+    tags: Any,
+    attrs: dict[str, Any] | None,
+    created: Any,
+    start: Any,
+    end: Any,
+    parent: ExperimentRun | str | None,
 ) -> Given:
     times = {"date_created": created, "start_time": start, "end_time": end}
     for argument, value in times.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise TypeError(f"{argument} must be a whole number of milliseconds, not {type(value).__name__}")
-    fields = {name: times[name] for name in ("start_time", "end_time") if times[name] is not None}
-    return Given(desc, tags, attrs, created, {FIELDS: fields} if fields else {}, times)
+    fields = {name: times[name] for name in (START_TIME, END_TIME) if times[name] is not None}
+    if parent is not None:
+        fields[PARENT] = parent.id if isinstance(parent, ExperimentRun) else parent
+    return Given(desc, tags, attrs, created, {FIELDS: fields} if fields else {}, {**times, "parent": parent})
 
 
 # Stores that were named to the user already: once a process is enough.

@@ -67,6 +67,7 @@ def get_or_create(
             return entity
         row = store.create(kind, parent, name, at_ms=given.at_ms)
     entity = make(store, row)
+    entity._is_new = True
     entity._log_at_creation(given.desc, given.tags, given.attrs, given.sections)
     return entity
 
@@ -89,6 +90,7 @@ def create_new(store: Store, make: type[Made], parent: str | None, name: str | N
             f"409: the {noun} {name!r} already exists ({error.key}); get it, or choose another name"
         ) from None
     entity = make(store, row)
+    entity._is_new = True
     entity._log_at_creation(given.desc, given.tags, given.attrs, given.sections)
     return entity
 

@@ -34,6 +34,8 @@ class Entity:
     _kind = ""
     # Whether `log_code` looks for a git repository; what the client was told.
     _use_git = True
+    # Whether this object is of the call that made the entity.
+    _is_new = False
 
     def __init__(self, store: Store, row: EntityRow) -> None:
         self._store = store

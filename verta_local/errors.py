@@ -8,6 +8,7 @@ VertaLocalError
 ├── EntityMissing   (KeyError, AttributeError)  a project, experiment or run that was deleted
 ├── EntityExists    (ValueError, OSError)       a name that was to be new; also a requests.HTTPError, see below
 ├── UnknownId       (ValueError)    a name or id of nothing in this store
+├── RunEnded        (RuntimeError)  a value for a run that has ended
 ├── CodeNotFound    (OSError)       a repository or notebook that cannot be found
 ├── CodeMissing     (RuntimeError)  a code version that was never logged
 ├── EnvironmentMissing (RuntimeError) an environment that was never logged
@@ -72,6 +73,10 @@ def entity_exists(message: str) -> EntityExists:
 
 class CodeMissing(VertaLocalError, RuntimeError):
     """No code version was logged. As in Verta: RuntimeError."""
+
+
+class RunEnded(VertaLocalError, RuntimeError):
+    """A value was logged to a run that has ended."""
 
 
 class CodeNotFound(VertaLocalError, OSError):

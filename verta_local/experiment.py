@@ -5,11 +5,12 @@ from __future__ import annotations
 from verta_store.query import Query
 
 from .entity_code import EntityWithCode
+from .entity_notes import EntityWithNotes
 from .lazy_list import LazyList
 from .runs import ExperimentRuns
 
 
-class Experiment(EntityWithCode):
+class Experiment(EntityWithCode, EntityWithNotes):
     """One experiment of a project. Made by `Client.set_experiment`."""
 
     _kind = "experiment"

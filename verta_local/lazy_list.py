@@ -39,8 +39,9 @@ class LazyList(Generic[Item]):
 
     def __getitem__(self, index: int) -> Item:
         """The item at a place; negative counts from the end. Raises IndexError; TypeError for slices, as in Verta."""
-        if isinstance(index, bool) or not isinstance(index, int):
+        if isinstance(index, bool) or not hasattr(type(index), "__index__"):
             raise TypeError(f"the index must be an int, not {type(index).__name__}; use list(...) for slices")
+        index = index.__index__()
         count = len(self) if index < 0 else 0
         if index < 0:
             index += count
@@ -86,7 +87,9 @@ class LazyList(Generic[Item]):
             TypeError: a predicate that is not a str. ValueError: one that cannot be read.
         """
         predicates = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
-        return self._with(self._query.where(*predicates))
+        if not predicates:
+            return self._with(self._query)
+        return self._with(self._settled().where(*predicates))
 
     def sort(self, key: str, descending: bool = False) -> Self:
         """Sorted by a key such as "metrics.accuracy"; those without the key come last. Replaces an earlier sort."""
@@ -104,7 +107,15 @@ class LazyList(Generic[Item]):
         if isinstance(k, bool) or not isinstance(k, int) or k < 0:
             raise ValueError(f"k must be a whole number, not {k!r}")
         top = (self._query.sort_key(key, is_descending=is_descending), k)
-        return self._with(self._query._replace(top=top, sort=None))
+        return self._with(self._settled()._replace(top=top, sort=None))
+
+    def _settled(self) -> Query:
+        """The query, in which the best k are these, by now: what is asked for next, is asked of them. As in Verta."""
+        query = self._query
+        if query.top is None:
+            return query
+        found = tuple(row.id for row in self._store.find(query))
+        return Query(query.kind, sort=query.sort or query.top[0], ids=found)
 
     def _with(self, query: Query) -> Self:
         """The same list of another query."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from verta_store.query import Query
 
 from .entity_code import EntityWithCode
+from .entity_notes import EntityWithNotes
 from .experiment import Experiment, Experiments
 from .lazy_list import LazyList
 from .runs import ExperimentRuns
 
 
-class Project(EntityWithCode):
+class Project(EntityWithCode, EntityWithNotes):
     """One project of a store. Made by `Client.set_project`."""
 
     _kind = "project"

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from verta_store import ids
 from verta_store.records import HYPERPARAMETERS, METRICS
 
 from . import observations, values
 from .entity_code import EntityWithCode
+from .entity_notes import EntityWithNotes
 from .errors import EntityMissing, UnknownId
 from .run_artifacts import RunArtifacts
+from .run_life import RunLife
 from .run_model import RunModel
 
+if TYPE_CHECKING:
+    from array import array
 
-class ExperimentRun(RunModel, RunArtifacts, EntityWithCode):
+    from verta_store.series import Columns
+
+
+class History(NamedTuple):
+    """A series as columns of one length."""
+
+    values: array[float] | array[int] | list[Any]
+    epochs: array[int]
+    timestamps_ms: array[int]
+
+
+class ExperimentRun(RunModel, RunArtifacts, RunLife, EntityWithCode, EntityWithNotes):
     """One run of an experiment. Made by `Client.set_experiment_run`; may be used from several threads."""
 
     _kind = "run"
@@ -39,6 +54,7 @@ class ExperimentRun(RunModel, RunArtifacts, EntityWithCode):
             series = {key: self._store.point_columns(self._id, key).values for key in keys}
             facts = {
                 "id": self._id,
+                "status": self.status,
                 "created": _local_time(row.created_ms)[:19],
                 "updated": _local_time(row.updated_ms)[:19],
             }
@@ -51,12 +67,15 @@ class ExperimentRun(RunModel, RunArtifacts, EntityWithCode):
             return display.message(repr(self))
 
     def _described(self) -> list[tuple[str, Any]]:
-        row = self._row()
+        row, life = self._row(), self._life()
         return [
             ("name", row.name),
             ("url", self.url),
             ("date created", _local_time(row.created_ms)),
             ("date updated", _local_time(row.updated_ms)),
+            ("status", life.status),
+            ("start time", _local_time(life.start_ms)),
+            ("end time", None if life.end_ms is None else _local_time(life.end_ms)),
             ("description", self.get_description()),
             ("tags", self.get_tags()),
             ("attributes", self.get_attributes()),
@@ -141,15 +160,33 @@ class ExperimentRun(RunModel, RunArtifacts, EntityWithCode):
         Raises:
             KeyError: nothing was logged under this key.
         """
-        found = self._store.point_columns(self._id, values.check_key(key))
-        if not found.epochs:
-            self._row()
-            raise self._missing("observation", key, self._observation_keys())
+        found = self._columns(key)
         return list(zip(found.values, observations.to_texts(found.timestamps_ms), found.epochs, strict=True))
 
     def get_observations(self) -> dict[str, list[tuple[Any, str, int]]]:
         """All series, each as from `get_observation`."""
         return {key: self.get_observation(key) for key in self._observation_keys()}
+
+    def history(self, key: str) -> History:
+        """The series of a key as columns: for plots and arithmetic, some hundred times faster than `get_observation`.
+
+        Returns:
+            `values`, `epochs` and `timestamps_ms` (since 1970 UTC), of one length, in the order of logging. Where all
+            values are numbers of one type they are an `array.array`, which NumPy takes without a copy:
+            `numpy.asarray(run.history("loss").values)`. Not in Verta.
+
+        Raises:
+            KeyError: nothing was logged under this key.
+        """
+        found = self._columns(key)
+        return History(found.values, found.epochs, found.timestamps_ms)
+
+    def _columns(self, key: str) -> Columns:
+        found = self._store.point_columns(self._id, values.check_key(key))
+        if not found.epochs:
+            self._row()
+            raise self._missing("observation", key, self._observation_keys())
+        return found
 
     def _observation_keys(self) -> list[str]:
         found = self._store.point_keys(self._id)

@@ -6,15 +6,16 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 from verta_store.query import Query
-from verta_store.records import HYPERPARAMETERS, METRICS
+from verta_store.records import ATTRIBUTES, FIELDS, HYPERPARAMETERS, METRICS
 
 from .errors import MissingExtra
 from .lazy_list import LazyList
 from .run import ExperimentRun
+from .run_status import ENDS, STATUS, Life, life_of
 
 if TYPE_CHECKING:
     from verta_store import Store
-    from verta_store.columns import Column
+    from verta_store.columns import Column, Table
 
 
 class ExperimentRuns(LazyList[ExperimentRun]):
@@ -49,7 +50,10 @@ class ExperimentRuns(LazyList[ExperimentRun]):
         return display.runs_table(rows, len(self))
 
     def as_dataframe(self) -> Any:
-        """A pandas DataFrame: index = ids, columns `hpp.*` and `metric.*`, sorted. As in Verta.
+        """A pandas DataFrame with a row a run: index = ids, columns sorted by name.
+
+        As in Verta `hpp.*` and `metric.*`; and besides: `attribute.*`, `tags` (lists), `status` ("running", "finished",
+        "failed", "killed"), `start_time` and `end_time` (UTC; NaT while a run is running).
 
         Raises:
             ImportError: pandas is not installed.
@@ -58,14 +62,42 @@ class ExperimentRuns(LazyList[ExperimentRun]):
             import pandas  # noqa: PLC0415 - optional
         except ImportError as error:
             raise MissingExtra("as_dataframe() needs pandas; install it with: pip install pandas") from error
-        prefixes = {HYPERPARAMETERS: "hpp.", METRICS: "metric."}
-        table = self._store.columns(self._query, prefixes)
-        named = {prefixes[section] + key: column for (section, key), column in table.columns.items()}
+        prefixes = {HYPERPARAMETERS: "hpp.", METRICS: "metric.", ATTRIBUTES: "attribute."}
+        table = self._store.columns(self._query, {*prefixes, FIELDS})
         places = pandas.RangeIndex(len(table.ids))
-        series = {name: _series(pandas, named[name], places) for name in sorted(named)}
-        frame = pandas.DataFrame(series, index=places)
+        series = {
+            prefixes[section] + key: _series(pandas, column, places)
+            for (section, key), column in table.columns.items()
+            if section in prefixes
+        }
+        tags = self._store.tags_of_many(table.ids)
+        series["tags"] = pandas.Series([tags.get(run_id, []) for run_id in table.ids], index=places, dtype=object)
+        lives = self._lives(table)
+        series["status"] = pandas.Series([life.status for life in lives], index=places, dtype=object)
+        for name, times in (
+            ("start_time", [life.start_ms for life in lives]),
+            ("end_time", [life.end_ms for life in lives]),
+        ):
+            series[name] = pandas.Series(pandas.to_datetime(times, unit="ms", utc=True), index=places)
+        frame = pandas.DataFrame({name: series[name] for name in sorted(series)}, index=places)
         frame.index = pandas.Index(table.ids, name="id")
         return frame
+
+    def _lives(self, table: Table) -> list[Life]:
+        """The lives of the runs of a table with the section `fields`."""
+        rows = {row.id: row for row in self._store.find(self._query)}
+        fields: list[dict[str, Any]] = [{} for _ in table.ids]
+        for (section, key), column in table.columns.items():
+            if section == FIELDS:
+                for place, value in zip(column.positions or range(len(fields)), column.values, strict=True):
+                    fields[place][key] = value
+        open_ones = [run_id for run_id, each in zip(table.ids, fields, strict=True) if each.get(STATUS) not in ENDS]
+        writers = self._store.writers_of(open_ones)
+        return [
+            # One that was deleted since the table was read has no row any more.
+            life_of(rows[run_id], each, writers.get(run_id)) if run_id in rows else Life("", 0, 0, None)
+            for run_id, each in zip(table.ids, fields, strict=True)
+        ]
 
 
 def _series(pandas: Any, column: Column, places: Any) -> Any:

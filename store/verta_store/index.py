@@ -18,6 +18,7 @@ from .listing import Listing
 from .query import EntityRow
 from .records import JOURNAL, value_of
 from .selection import Selection
+from .writers import Writer
 
 _T = TypeVar("_T")
 
@@ -585,6 +586,33 @@ class Index:
             "SELECT j.user, j.host FROM entities e JOIN journals j ON j.id = e.writer WHERE e.id = ?", (entity_id,)
         )
         return Author(*rows[0]) if rows else None
+
+    def writers_of(self, entity_ids: Sequence[str]) -> dict[str, Writer]:
+        """Entity id -> the journal of who created it first."""
+        found: dict[str, Writer] = {}
+        for begin in range(0, len(entity_ids), _PARAMETERS):
+            part = entity_ids[begin : begin + _PARAMETERS]
+            rows = self.run(
+                "SELECT e.id, j.stem, j.is_sealed FROM entities e JOIN journals j ON j.id = e.writer"
+                f" WHERE e.id IN ({','.join('?' * len(part))})",
+                part,
+            )
+            found.update((entity, Writer(stem, bool(sealed))) for entity, stem, sealed in rows)
+        return found
+
+    def tags_of_many(self, entity_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Entity id -> its tags, in the order of logging; without those that have none."""
+        found: dict[str, list[str]] = {}
+        for begin in range(0, len(entity_ids), _PARAMETERS):
+            part = entity_ids[begin : begin + _PARAMETERS]
+            for entity, tag in self.run(
+                "SELECT e.id, t.tag FROM tags t JOIN entities e ON e.num = t.entity"
+                f" WHERE e.id IN ({','.join('?' * len(part))}) AND t.is_removed = 0"
+                " ORDER BY t.since, t.position, t.tag",
+                part,
+            ):
+                found.setdefault(entity, []).append(tag)
+        return found
 
     def conflicts(self, journals: Sequence[str] | None = None) -> list[Conflict]:
         """The values that lost against another writer's, oldest first; only those in these journals, if given."""

@@ -81,7 +81,7 @@ class SortKey(NamedTuple):
 
 
 class Query(NamedTuple):
-    """Which entities, in which order. `top` restricts to the best k before anything else is sorted."""
+    """Which entities, in which order. `top` restricts to the best k before anything else is sorted, `ids` to these."""
 
     kind: str
     parent: str | None = None
@@ -89,6 +89,7 @@ class Query(NamedTuple):
     predicates: tuple[Predicate, ...] = ()
     sort: SortKey | None = None
     top: tuple[SortKey, int] | None = None
+    ids: tuple[str, ...] | None = None
 
     def where(self, *predicates: str) -> Query:
         """The same query with further predicates.

@@ -7,6 +7,7 @@ it chose a hundred times worse.) `CROSS JOIN` is SQLite's way to fix the order o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -157,6 +158,9 @@ class Selection:
         if query.parent is not None:
             clauses.append("e.parent = ?")
             parameters.append(query.parent)
+        if query.ids is not None:
+            clauses.append("e.id IN (SELECT value FROM json_each(?))")
+            parameters.append(json.dumps(query.ids))
         if query.grandparent is not None:
             clauses.append("e.parent IN (SELECT id FROM entities WHERE parent = ? AND deleted IS NULL)")
             parameters.append(query.grandparent)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .manifest import Entry
     from .objects import Ref
     from .series import Columns, Point
+    from .writers import Writer
 
 _IN_MEMORY = ":memory:"
 
@@ -436,6 +437,11 @@ class Store:
                 found.append((kind, digest))
         return found
 
+    def put_unseen(self, entity: str, section: str, values: Mapping[str, Any]) -> None:
+        """Logs values over whatever is there, without asking what that is: for the handler of a signal, which may have
+        interrupted a question. Raises as `put` does."""
+        self._append(records.PUT, entity, {"s": section, "v": values, "o": 0})
+
     def require_absent(self, entity: str, section: str, keys: Iterable[str]) -> None:
         """Raises KeyTaken when a key is logged already, by whomever: asked before long work, and again by `put`."""
         self._look_at_others()
@@ -696,6 +702,16 @@ class Store:
             raise UnknownEntity(f"the store {self.root} has no entity with the id {entity!r}", key=entity)
         return found
 
+    def writers_of(self, entities: Sequence[str]) -> dict[str, Writer]:
+        """Entity id -> the journal of who created it first, which tells whether that process is still there."""
+        self.refresh()
+        return self._index.writers_of(entities)
+
+    def tags_of_many(self, entities: Sequence[str]) -> dict[str, list[str]]:
+        """Entity id -> its tags, in the order of logging; without those that have none."""
+        self.refresh()
+        return self._index.tags_of_many(entities)
+
     def select(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Rows of a SELECT over the index."""
         self.refresh()
@@ -873,13 +889,36 @@ def _install_hooks() -> None:
         os.register_at_fork(
             before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
         )
+    if "multiprocessing.process" in sys.modules:
+        _seal_at_end_of_worker()
     # SIGTERM ends Python without `atexit`. Only where nobody else has taken the signal, and only from the main
     # thread, where Python allows it.
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _seal_and_die)
 
 
+def _seal_at_end_of_worker() -> None:
+    """Has the journals sealed at the end of a process of `multiprocessing`, which passes over `atexit`."""
+    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if process is not None and util is not None and process.parent_process() is not None:
+        util.Finalize(None, close_all, exitpriority=10)
+
+
+def before_termination(call: Callable[[], None]) -> None:
+    """Has `call()` run when this process is ended by SIGTERM, before its journals are sealed. It may not ask the index:
+    the signal may come in the middle of another question."""
+    _before_termination.append(call)
+
+
+_before_termination: list[Callable[[], None]] = []
+
+
 def _seal_and_die(number: int, frame: object) -> None:
+    for call in _before_termination:
+        try:
+            call()
+        except OSError:
+            pass  # a drive that refuses the last word is no reason to live on
     for store in list(_open_stores.values()):
         store.seal()
     signal.signal(number, signal.SIG_DFL)
@@ -906,6 +945,17 @@ def _after_fork_in_child() -> None:
     _open_lock = threading.Lock()
     for store in list(_open_stores.values()):
         store._after_fork()
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        # What is registered here runs once `multiprocessing` has forgotten the parent's finalizers.
+        util.register_after_fork(_in_child, lambda _: _seal_at_end_of_worker())
+
+
+class _Key:
+    """`multiprocessing` holds what it calls after a fork by a weak reference to an object."""
+
+
+_in_child = _Key()
 
 
 __all__ = [
@@ -915,6 +965,7 @@ __all__ = [
     "KeyTaken",
     "NameTaken",
     "Store",
+    "before_termination",
     "close_all",
     "open_store",
     "read_description",

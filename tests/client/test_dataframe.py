@@ -29,5 +29,24 @@ def test_a_frame_is_the_one_of_the_values(tmp_path: Path) -> None:
     expected = pandas.DataFrame.from_dict(rows, orient="index")
     expected = expected.reindex(index=[run.id for run in runs], columns=sorted(expected.columns))
     expected.index.name = "id"
-    pandas.testing.assert_frame_equal(runs.as_dataframe(), expected)
-    assert runs.find("metrics.loss > 5").as_dataframe().shape == (0, 0)
+    frame = runs.as_dataframe()
+    others = ["end_time", "start_time", "status", "tags"]
+    assert sorted([*expected.columns, *others]) == list(frame.columns)
+    pandas.testing.assert_frame_equal(frame.drop(columns=others), expected)
+    empty = runs.find("metrics.loss > 5").as_dataframe()
+    assert (len(empty), list(empty.columns)) == (0, others)
+
+
+def test_a_frame_has_attributes_tags_status_and_times(tmp_path: Path) -> None:
+    client = Client(tmp_path / "store")
+    with client.set_experiment_run("done", tags=["b", "a"], attrs={"shape": [2, 3]}) as done:
+        pass
+    running = client.set_experiment_run("running")
+    frame = client.expt_runs.as_dataframe()
+    assert list(frame.columns) == ["attribute.shape", "end_time", "start_time", "status", "tags"]
+    assert frame.loc[done.id, "attribute.shape"] == [2, 3]
+    assert (frame.loc[done.id, "tags"], frame.loc[running.id, "tags"]) == (["b", "a"], [])
+    assert (frame.loc[done.id, "status"], frame.loc[running.id, "status"]) == ("finished", "running")
+    assert frame.loc[done.id, "start_time"] == pandas.Timestamp(done.get_date_created(), unit="ms", tz="UTC")
+    assert frame.loc[done.id, "end_time"] == pandas.Timestamp(done.end_time, unit="ms", tz="UTC")
+    assert pandas.isna(frame.loc[running.id, "end_time"])

@@ -138,3 +138,23 @@ def test_without_pandas_one_sentence_says_so(runs: ExperimentRuns, monkeypatch: 
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
         runs.as_dataframe()
+
+
+def test_what_is_asked_of_the_best_k_is_asked_of_these(runs: ExperimentRuns, client: Client) -> None:
+    best = runs.top_k("metrics.score", 4)  # runs 11 to 8
+    assert names(best.find("hyperparameters.kind == even")) == ["run 10", "run 8"]
+    assert names(best.bottom_k("metrics.score", 2)) == ["run 8", "run 9"]
+    assert names(best.find("metrics.score <= 0.9").sort("name")) == ["run 8", "run 9"]
+    assert len(best.find("metrics.score > 100")) == 0
+    chosen = best.find("metrics.score > 0")
+    client.set_experiment_run("better").log_metric("score", 100)
+    assert names(chosen)[0] == "run 11" and names(best)[0] == "better"
+
+
+def test_any_whole_number_is_a_place(runs: ExperimentRuns) -> None:
+    import numpy as np
+
+    assert runs.sort("name")[np.int64(0)] == runs.sort("name")[0]
+    for place in (1.0, None, True):
+        with pytest.raises(TypeError):
+            runs[place]  # type: ignore[index]

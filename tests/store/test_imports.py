@@ -15,6 +15,7 @@ import verta_store
 
 ENGINE = [
     {"ids", "errors"},
+    {"writers"},
     {"records", "query", "files", "digest", "drive", "listing", "sealed_journals", "columns", "series", "authors", "probe", "collected", "local_cache", "names"},
     {"copying", "hashing", "manifest", "page_cache", "portable_names", "walking", "worker", "workers"},
     {"objects", "journal", "index", "remotes", "archive", "claims", "description", "ingest", "leases", "roots", "selection", "trash",
@@ -29,12 +30,12 @@ ENGINE = [
 ]  # fmt: skip
 CLIENT = [
     {"errors", "_version", "runtime"},
-    {"artifacts", "client_settings", "code", "code_capture", "configuration", "credentials", "data_types", "images", "config", "config_files", "conflicts", "deployment_settings", "environment", "interpreter", "model_api", "modules", "observations", "pickling", "requirements",
+    {"artifacts", "client_settings", "code", "run_status", "system_metrics", "code_capture", "configuration", "credentials", "data_types", "images", "config", "config_files", "conflicts", "deployment_settings", "environment", "interpreter", "model_api", "modules", "observations", "pickling", "requirements",
      "display", "frameworks", "model_formats", "progress",
      "stored_modules", "tracebacks", "values", "visibility"},
     {"deployment", "entity", "loading", "model", "serving"},
     {"lazy_list"},
-    {"creation", "entity_attributes", "entity_artifacts", "entity_code", "entity_environment", "entity_schema", "entity_model",
+    {"creation", "entity_attributes", "entity_artifacts", "entity_code", "entity_environment", "entity_schema", "entity_model", "entity_notes", "run_life",
      "entity_tags", "run_artifacts"},
     {"dataset"},
     {"entity_datasets"},
