@@ -92,8 +92,12 @@ def init(options: argparse.Namespace) -> int:
 
 
 def ls(options: argparse.Namespace) -> int:
-    """`verta-local ls`"""
+    """`verta-local ls [datasets|models|endpoints]`"""
     store = open_chosen_store(options)
+    if options.what != "runs":
+        from .kinds import list_kind  # noqa: PLC0415 - start-up time
+
+        return list_kind(store, options)
     sort: SortKey | None = parse_sort_key(options.sort, is_descending=True) if options.sort else None
     query = Query("run", sort=sort).where(*options.where)
     rows = store.find(query, options.n or None)
@@ -136,8 +140,16 @@ def ls(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """`verta-local show RUN`"""
-    run = run_of(options)
     store = open_chosen_store(options)
+    try:
+        run = run_of(options)
+    except ValueError:
+        from .kinds import find_any, show_any  # noqa: PLC0415 - start-up time
+
+        found = find_any(store, options.run_name)
+        if found is None:
+            raise
+        return show_any(store, found, as_json=options.json)
     experiment = store.entity(run._parent or "")
     project = store.entity(experiment.parent or "")
     sections = {name: store.values(run.id, name) for name in (HYPERPARAMETERS, METRICS, ATTRIBUTES, ARTIFACTS)}

@@ -104,16 +104,17 @@ def make_parser() -> argparse.ArgumentParser:
     ls = add(
         "ls",
         commands.ls,
-        "list runs, the last changed first",
+        "list runs (or datasets, models, endpoints), the last changed first",
         "verta-local ls --where 'metrics.recall > 0.9' --sort metrics.recall",
     )
+    ls.add_argument("what", nargs="?", choices=("runs", "datasets", "models", "endpoints"), default="runs")
     ls.add_argument("--where", action="append", default=[], metavar="PREDICATE", help="a condition; may be repeated")
     ls.add_argument("--sort", metavar="KEY", default=None, help="the highest value of this key first")
     ls.add_argument("-n", type=int, default=20, metavar="COUNT", help="at most so many (20); 0 for all")
     ls.add_argument("--json", action="store_true", help="for programs")
 
-    show = add("show", commands.show, "show all that a run holds", "verta-local show RUN")
-    show.add_argument("run_name", metavar="RUN")
+    show = add("show", commands.show, "show all that a run (or dataset, model, endpoint) holds", "verta-local show RUN")
+    show.add_argument("run_name", metavar="RUN", help="a run, or the name or id of something else that `ls` lists")
     show.add_argument("--json", action="store_true", help="for programs")
 
     artifacts = add(
