@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from .deployment import DeployedModel
 
 
-def deployed_runs(store: Store) -> list[tuple[EntityRow, dict[str, Any]]]:
-    """The runs that the store notes as deployed on this host, oldest first, each with its note.
+def deployed_here(store: Store) -> list[tuple[EntityRow, dict[str, Any]]]:
+    """The runs and endpoints that the store notes as deployed on this host, oldest first, each with its note.
 
     A note is {"state", "url", "path", "settings", "at" (ms)}; it says what is wanted, not what runs.
     """
     rows = store.select(
         "SELECT e.id, v.json FROM vals v JOIN keys k ON k.id = v.key JOIN entities e ON e.num = v.entity"
-        " WHERE k.section = ? AND k.key = ? AND e.kind = 'run' AND e.deleted IS NULL",
+        " WHERE k.section = ? AND k.key = ? AND e.kind IN ('run', 'endpoint') AND e.deleted IS NULL",
         (DEPLOYMENTS, ids.host_id()),
     )
     notes = [(entity, decode_value(text)) for entity, text in rows if text is not None]

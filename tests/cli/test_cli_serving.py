@@ -123,7 +123,24 @@ def test_what_is_deployed_comes_back_with_all_after_a_kill_at_its_paths_and_toke
     cli("undeploy", "first")
     cli("undeploy", "second")
     nothing = cli("serve", "--all")
-    assert nothing.returncode == 1 and "deploy one with" in nothing.stderr
+    assert nothing.returncode == 1 and "deploy a run with" in nothing.stderr
+
+
+def test_an_endpoint_is_served_by_its_path(store: Client) -> None:
+    endpoint = store.get_or_create_endpoint("/search/v2")
+    never = cli("serve", "search/v2")
+    assert never.returncode == 1 and "was never updated" in never.stderr
+    run = next(run for run in store.expt_runs if run.name == "second")
+    endpoint.update(run, wait=True)
+    token = endpoint.get_access_token()
+    endpoint.undeploy(wait=True)
+    for arguments in (("serve", "/search/v2"), ("serve", "search/v2", "--token", "another")):
+        process = start(*arguments)
+        (model,) = served(process).values()
+        assert model.predict(1) == ["second", 1]
+        assert model.prediction_url.endswith("/api/v1/predict/search/v2")
+        assert model.headers()["Access-Token"] == ("another" if "another" in arguments else token)
+        end(process)
 
 
 def test_a_canary_is_deployed_beside_the_present_run(store: Client) -> None:
@@ -144,7 +161,7 @@ def test_a_canary_is_deployed_beside_the_present_run(store: Client) -> None:
     [
         (["serve"], "say which runs"),
         (["serve", "first", "--all"], "say which runs"),
-        (["serve", "--all"], "is deployed on this machine"),
+        (["serve", "--all"], "is deployed on this machine; deploy"),
         (["serve", "first", "--replicas", "0"], "replicas must be"),
         (["serve", "first", "--queue", "-1"], "queue_limit must be"),
         (["deploy", "first", "--canary", "10%"], "give the path"),

@@ -464,6 +464,19 @@ def test_waiting_for_a_model_is_bounded(scripted: Any) -> None:
     with pytest.raises(PredictionHTTPError):
         DeployedModel(again.url).predict(1, max_retries=0)
     assert len(again.requests) == 1
+    thrice = scripted(*[_answer(503, b"{}", b"Retry-After: 0.1")] * 9)
+    with pytest.raises(PredictionHTTPError):
+        DeployedModel(thrice.url).predict(1, max_retries=2)
+    assert len(thrice.requests) == 3
+
+
+def test_a_server_that_does_not_answer_is_given_up_in_time(scripted: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/api/v1/predict/x"
+        start = time.perf_counter()
+        with pytest.raises(TimeoutError, match=r"did not answer within 0\.3 s"):
+            DeployedModel(url, timeout_s=0.3).predict(1)
+        assert time.perf_counter() - start < 3
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 410, 422, 429, 500, 503, 504])

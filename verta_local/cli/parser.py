@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     serve = add(
         "serve", serving.serve, "serve the models of runs in the foreground, until Ctrl-C", "verta-local serve RUN"
     )
-    serve.add_argument("runs", metavar="RUN", nargs="*", help="the runs to serve")
+    serve.add_argument("runs", metavar="RUN", nargs="*", help="the runs, or paths of endpoints, to serve")
     serve.add_argument("--all", action="store_true", help="those that are deployed on this machine, as after a restart")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, default=0, help="the port (0: a free one)")

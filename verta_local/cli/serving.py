@@ -12,6 +12,7 @@ from .terminal import plain, print_json, print_table
 
 if TYPE_CHECKING:
     from verta_store import Store
+    from verta_store.query import EntityRow
 
     from ..serving import ModelToServe, ServedModel
 
@@ -44,26 +45,48 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _to_serve(store: Store, word: str) -> ModelToServe:
+    """The model of a run, or what the endpoint of that path serves."""
     from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
     from ..serving import ModelToServe  # noqa: PLC0415 - start-up time
 
+    row = store.named("endpoint", None, word if word.startswith("/") else f"/{word}")
+    if row is not None:
+        return _endpoint_to_serve(store, row)
     return ModelToServe(ExperimentRun(store, row_of(store, word)).model_spec(for_deployment=True))
+
+
+def _endpoint_to_serve(store: Store, row: EntityRow) -> ModelToServe:
+    from ..endpoint import Endpoint  # noqa: PLC0415 - start-up time
+    from ..serving import ModelToServe  # noqa: PLC0415 - start-up time
+
+    endpoint = Endpoint(store, row)
+    spec, settings = endpoint.last_served()
+    return ModelToServe(spec, endpoint.path, endpoint.get_access_token(), settings)
 
 
 def _deployed(store: Store, options: argparse.Namespace) -> list[ModelToServe]:
     """What the store notes as deployed on this machine, as it was: at its path, with its settings."""
+    from dataclasses import replace  # noqa: PLC0415 - start-up time
+
     from ..deployment.tokens import kept_token  # noqa: PLC0415 - start-up time
     from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
-    from ..run_model import deployed_runs  # noqa: PLC0415 - start-up time
+    from ..run_model import deployed_here  # noqa: PLC0415 - start-up time
     from ..serving import ModelToServe  # noqa: PLC0415 - start-up time
 
     found = []
-    for row, note in deployed_runs(store):
-        spec = ExperimentRun(store, row).model_spec(for_deployment=True)
-        token = kept_token(spec, note.get("path")) if options.token is None and not options.no_token else None
-        found.append(ModelToServe(spec, note.get("path"), token, note.get("settings") or {}))
+    for row, note in deployed_here(store):
+        if row.kind == "run":
+            spec = ExperimentRun(store, row).model_spec(for_deployment=True)
+            token = kept_token(spec, note.get("path"))
+            found.append(ModelToServe(spec, note.get("path"), token, note.get("settings") or {}))
+        else:
+            found.append(_endpoint_to_serve(store, row))
     if not found:
-        raise ValueError(f"no run of {store.root} is deployed on this machine; deploy one with: verta-local deploy RUN")
+        raise ValueError(
+            f"nothing of {store.root} is deployed on this machine; deploy a run with: verta-local deploy RUN"
+        )
+    if options.token is not None or options.no_token:
+        return [replace(model, token=None) for model in found]
     return found
 
 

@@ -115,7 +115,8 @@ class DeployedModel:
     ) -> Any:
         """The model's answer to `x`: anything with a JSON form, NumPy and pandas values included.
 
-        `compress` gzips the request. `max_retries=0` turns off waiting for a model that loads. The other retry
+        `compress` gzips the request. `max_retries` bounds how often it is sent again while the model loads or is busy
+        (0: never); None: as often as the time allows. The other retry
         arguments of Verta's clients are accepted and have no effect: what can be repeated is repeated.
 
         Raises:
@@ -198,13 +199,16 @@ class DeployedModel:
             body = gzip.compress(body)
         if prediction_id is not None:
             headers["verta-request-id"] = _checked_id(prediction_id)
-        deadline = time.monotonic() + (self._retry_within_s if max_retries != 0 else 0)
+        deadline = time.monotonic() + self._retry_within_s
+        retries = 0
         while True:
             response = self._connection.request("POST", target, body, headers)
             if 200 <= response.status < 300:
                 return response
             pause_s = _pause_s(response)
-            if pause_s is None or time.monotonic() + pause_s > deadline:
+            is_last = max_retries is not None and retries >= max_retries
+            retries += 1
+            if pause_s is None or is_last or time.monotonic() + pause_s > deadline:
                 raise self._error_of(response)
             time.sleep(pause_s)
 

@@ -208,6 +208,26 @@ class Endpoint(EntityWithAttributes):
         except FileNotFoundError:
             return []  # it has not printed anything yet
 
+    def last_served(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The model spec and the settings of the last update, to be served again at `path`, as after a restart.
+
+        The values of `env_vars` are not recorded: they are taken from this process's environment.
+
+        Raises:
+            ValueError: there was no update, or an environment variable is not set here.
+        """
+        update = self._last_update()
+        if update is None:
+            raise ValueError(f"the endpoint {self.path!r} was never updated, so there is nothing to serve")
+        names = update.get("env_vars") or []
+        missing = [name for name in names if name not in os.environ]
+        if missing:
+            raise ValueError(f"the endpoint {self.path!r} was updated with env_vars; set these first: {missing}")
+        kind = ExperimentRun if "run_id" in update else RegisteredModelVersion
+        reference = kind(self._store, self._store.entity(update.get("run_id") or update["model_version_id"]))
+        replicas = (update.get("autoscaling") or {}).get("min_replicas") or 1
+        return self._spec(reference, {name: os.environ[name] for name in names}), {"replicas": replicas}
+
     # -- tokens ----------------------------------------------------------------------------------------------------
 
     def create_access_token(self, token: str) -> None:
