@@ -17,11 +17,27 @@ DEFAULT_QUEUE_LIMIT = 128  # requests that wait besides those that run: 128 of 2
 # What an order of the admin API may say of a model's processes, by these names.
 PROGRAM_SETTINGS = ("threads", "predict_timeout_s", "replicas", "queue_limit")
 _THREADS_LIMIT = 64
+DEFAULT_SLOW_S = 1.0  # what a person at a screen calls waiting
+ACCESS_LOG = "access.jsonl"  # in the same folder as the models' logs
 _REPLICAS_LIMIT = 64
 _QUEUE_LIMIT = 100_000
 _PREDICT_TIMEOUT_LIMIT_S = 7 * 24 * 3600.0  # longer than any prediction; a socket refuses far larger numbers
 _TOKEN = re.compile(r"[!-~]+")
 _TOKEN_LIMIT_CHARACTERS = 4096  # proxies and servers commonly bound all headers of a request to 8 KiB
+
+
+def log_name(store_id: str, run_id: str) -> str:
+    """The file name of what the model of a run prints, in the folder `logs` of `config.serving_dir()`."""
+    name = "-".join(part for part in (store_id, run_id) if part)
+    return (re.sub(r"[^A-Za-z0-9._-]", "_", name)[:200].lstrip(".") or "model") + ".log"
+
+
+def check_slow_s(seconds: object) -> float:
+    """After how many seconds a request counts as slow, if it is such a number. Raises: ValueError."""
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds < float("inf"):  # type: ignore[operator]
+        raise ValueError(f"a slow request takes a number of seconds over 0, not {seconds!r:.100}")
+    return float(seconds)  # type: ignore[arg-type]
 
 
 def check_threads(threads: object) -> int:

@@ -126,6 +126,31 @@ def test_what_is_deployed_comes_back_with_all_after_a_kill_at_its_paths_and_toke
     assert nothing.returncode == 1 and "deploy a run with" in nothing.stderr
 
 
+def test_logs_show_what_the_model_printed_and_its_requests(store: Client) -> None:
+    assert "was not served here" in cli("logs", "first").stderr
+    process = start("serve", "first", "second", "--slow", "0.000001")
+    models = served(process)
+    models["first"].predict("a \x1b[31mred\x1b[0m word")
+    models["second"].predict("another")
+    follow = start("logs", "first", "-f")
+    assert follow.stdout is not None
+    assert follow.stdout.readline() == "asked a \\x1b[31mred\\x1b[0m word\n"  # it cannot steer the terminal
+    models["first"].predict("followed")
+    assert follow.stdout.readline() == "asked followed\n"
+    follow.send_signal(signal.SIGINT)
+    follow.communicate(timeout=10)
+    models["first"].predict_with_id("x", prediction_id="my-own-id")
+    end(process)
+    assert cli("logs", "first", "-n", "1").stdout == "asked x\n"  # they outlive the server
+    (line,) = cli("logs", "first", "--access", "-n", "1").stdout.splitlines()
+    entry = json.loads(line)
+    assert (entry["request_id"], entry["status"], entry["slow"]) == ("my-own-id", 200, True)
+    assert len(cli("logs", "first", "--access").stdout.splitlines()) == 3
+    again = start("serve", "first")
+    served(again)["first"].predict("later")
+    assert end(again) == "asked later\n"  # not the lines of the server before
+
+
 def test_an_endpoint_is_served_by_its_path(store: Client) -> None:
     endpoint = store.get_or_create_endpoint("/search/v2")
     never = cli("serve", "search/v2")

@@ -77,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME:PORT",
         help="a Host name to answer to; may be repeated",
     )
+    serve.add_argument("--slow", type=float, default=None, metavar="S", help="a request that takes so long is slow (1)")
     add_process_settings(serve)
 
     predict = add(
@@ -98,6 +99,11 @@ def make_parser() -> argparse.ArgumentParser:
     add_process_settings(deploy)
     undeploy = add("undeploy", serving.undeploy, "end a run's deployment", "verta-local undeploy RUN")
     undeploy.add_argument("run_name", metavar="RUN")
+    logs = add("logs", serving.logs, "show what a run's model printed while it was served", "verta-local logs RUN -f")
+    logs.add_argument("run_name", metavar="RUN")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on showing what it prints, until Ctrl-C")
+    logs.add_argument("-n", type=int, default=100, metavar="COUNT", help="the last so many lines (100); 0 for all")
+    logs.add_argument("--access", action="store_true", help="its requests instead, a line of JSON each")
     status = add("status", serving.status, "list this user's deployments on this machine", "verta-local status")
     status.add_argument("--json", action="store_true", help="for programs")
 

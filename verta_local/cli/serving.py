@@ -1,4 +1,4 @@
-"""The commands about served models: serve, deploy, undeploy, status, predict."""
+"""The commands about served models: serve, deploy, undeploy, status, predict, logs."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def serve(options: argparse.Namespace) -> int:
         no_token=options.no_token,
         on_ready=announce,
         allowed_hosts=tuple(options.allow_host),
+        **({} if options.slow is None else {"slow_s": options.slow}),
         **_process_settings(options),
     )
     return code
@@ -179,3 +180,54 @@ def _row_of_status(deployment: dict[str, Any], word: str) -> tuple[str, ...]:
 
 def _state_word(deployment: dict[str, Any]) -> str:
     return f"{deployment['status']}{' (foreground)' if deployment.get('is_foreground') else ''}"
+
+
+def logs(options: argparse.Namespace) -> int:
+    """`verta-local logs RUN [-f] [-n COUNT] [--access]`"""
+    import os  # noqa: PLC0415 - only here
+    import time  # noqa: PLC0415 - only here
+
+    from .. import config  # noqa: PLC0415
+    from ..deployment_settings import ACCESS_LOG, log_name  # noqa: PLC0415 - start-up time
+
+    store = open_chosen_store(options)
+    served_id = _served_id(store, options.run_name)
+    folder = config.serving_dir() / "logs"
+    path = folder / (ACCESS_LOG if options.access else log_name(store.id, served_id))
+    wanted = json.dumps(served_id).encode() if options.access else b""
+    before = path.with_name(path.name + ".1")
+    parts = [part.read_bytes() for part in (before, path) if part.exists()]
+    if not parts and not options.follow:
+        raise ValueError(f"the model of {options.run_name!r} has no log on this machine: it was not served here")
+    at_byte = len(parts[-1]) if path.exists() else 0
+    lines = [line for line in b"".join(parts).splitlines() if wanted in line]
+    for line in lines[-options.n :] if options.n else lines:
+        print(plain(line.decode("utf-8", "replace")))
+    while options.follow:
+        sys.stdout.flush()
+        time.sleep(0.2)
+        try:
+            with path.open("rb") as stream:
+                if stream.seek(0, os.SEEK_END) < at_byte:
+                    at_byte = 0  # it was cut, or moved away
+                stream.seek(at_byte)
+                text = stream.read()
+        except FileNotFoundError:
+            at_byte = 0
+            continue
+        whole = text[: text.rfind(b"\n") + 1]
+        at_byte += len(whole)
+        for line in whole.splitlines():
+            if wanted in line:
+                print(plain(line.decode("utf-8", "replace")))
+    return 0
+
+
+def _served_id(store: Store, word: str) -> str:
+    """Under which id a run, or what an endpoint serves, is known to the serving process."""
+    row = store.named("endpoint", None, word if word.startswith("/") else f"/{word}")
+    if row is None:
+        return row_of(store, word).id
+    from ..endpoint import Endpoint  # noqa: PLC0415 - start-up time
+
+    return str(Endpoint(store, row).last_served()[0]["run_id"])

@@ -75,7 +75,10 @@ def make_app(supervisor: Supervisor) -> Flask:
 
     @app.get("/metrics")
     def metrics() -> Response:
-        return Response(supervisor.metrics.text(table.all()), content_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            supervisor.metrics.text(table.all(), supervisor.access_log),
+            content_type="text/plain; version=0.0.4; charset=utf-8",
+        )
 
     @app.get(f"{ADMIN_PREFIX}/instance")
     def instance() -> Response:

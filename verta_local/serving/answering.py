@@ -22,7 +22,7 @@ _MODEL_FAULT = 502
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP status, a body, and as JSON bytes the headers that the answer needs besides the usual ones."""
+    """An HTTP status, a body, and as the JSON of a dict, where there are any: its own "headers", what was "noted"."""
 
     status: int
     body: bytes
@@ -48,15 +48,18 @@ class ModelAnswers:
         }
 
     def reply_to(self, request: frames.Frame) -> Reply:
-        """The answer to one request. What the model notes with `runtime.log` goes to its log, a line a request."""
+        """The answer to one request. What the model notes with `runtime.log` goes to its log, and to the access log."""
         runtime: Any = sys.modules.get("verta_local.runtime")
         if runtime is None:  # the model does not use it
             return self._reply_to(request)
         with runtime.context() as noted:
             reply = self._reply_to(request)
-        if noted.logs():
-            print(f"runtime.log {json.dumps(noted.logs())}", flush=True)
-        return reply
+        logs = noted.logs()
+        if not logs:
+            return reply
+        print(f"runtime.log {json.dumps(logs)}", flush=True)
+        meta = {**(json.loads(reply.meta) if reply.meta else {}), "noted": logs}
+        return Reply(reply.status, reply.body, json.dumps(meta).encode("ascii"))
 
     def _reply_to(self, request: frames.Frame) -> Reply:
         code = request.code & ~frames.GZIP
@@ -124,7 +127,7 @@ class ModelAnswers:
         if json_bytes is None:
             return Reply(_OK, content)
         headers = {"Inference-Header-Content-Length": str(json_bytes), "Content-Type": "application/octet-stream"}
-        return Reply(_OK, content, json.dumps(headers).encode("ascii"))
+        return Reply(_OK, content, json.dumps({"headers": headers}).encode("ascii"))
 
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verta_local.deployment_settings import log_name
 from verta_local.serving import frames
 from verta_local.serving.launch import Launcher
 from verta_local.serving.logfile import LogFile
@@ -32,7 +33,8 @@ _OK = 200
 class Answer:
     """An HTTP status with a body, or a message; after how many seconds to try again (0: no such hint).
 
-    `meta` are further headers that the model's process asks for, `run_id` is whose model answered ("" for none).
+    `meta` is what the model's process says beside the body, `run_id` is whose model answered ("" for none), `waited_s`
+    how long the request waited for a lane.
     """
 
     status: int
@@ -41,6 +43,7 @@ class Answer:
     retry_after_s: int = 0
     meta: bytes = b""
     run_id: str = ""
+    waited_s: float = 0.0
 
 
 class Endpoint:
@@ -153,7 +156,7 @@ class Endpoint:
         taken = self._take_lane(is_canary)
         if isinstance(taken, Answer):
             return taken
-        version, child, lane = taken
+        version, child, lane, waited_s = taken
         run_id = child.program.identity[1]
         try:
             frame = child.exchange(lane, code, body, head, meta)
@@ -169,7 +172,7 @@ class Endpoint:
             child.log.mark_answered()  # the traceback that the model left there is this answer's, not its last words
         with self._lock:
             version.give_back(child, lane)
-        return Answer(frame.code, frame.body, meta=frame.meta, run_id=run_id)
+        return Answer(frame.code, frame.body, meta=frame.meta, run_id=run_id, waited_s=waited_s)
 
     def _is_for_canary(self) -> bool:
         """Spreads the canary's share evenly: of ten requests at 10 %, exactly one."""
@@ -182,12 +185,12 @@ class Endpoint:
             self._canary_debt -= 1.0
             return True
 
-    def _take_lane(self, is_canary: bool) -> tuple[Version, ChildProcess, int] | Answer:
+    def _take_lane(self, is_canary: bool) -> tuple[Version, ChildProcess, int, float] | Answer:
         with self._lock:
             version = self._version_for(is_canary)
             taken = version.take_lane() if version is not None else None
             if version is not None and taken is not None:
-                return version, *taken
+                return version, *taken, 0.0
             if version is not None and version.waiting >= version.program.queue_limit:
                 return Answer(
                     503,
@@ -197,7 +200,7 @@ class Endpoint:
                 )
             return self._wait_for_lane(is_canary)
 
-    def _wait_for_lane(self, is_canary: bool) -> tuple[Version, ChildProcess, int] | Answer:
+    def _wait_for_lane(self, is_canary: bool) -> tuple[Version, ChildProcess, int, float] | Answer:
         start = time.monotonic()
         while True:
             version = self._version_for(is_canary)
@@ -208,7 +211,7 @@ class Endpoint:
                 return Answer(502, message=without_folders(version.message), run_id=run_id)
             taken = version.take_lane()
             if taken is not None:
-                return version, *taken
+                return version, *taken, time.monotonic() - start
             limit_s = LOAD_WAIT_S if version.is_loading else version.program.predict_timeout_s
             left_s = start + limit_s - time.monotonic()
             if left_s <= 0:
@@ -424,7 +427,7 @@ class Endpoint:
         return {**shown, "status": version.state, "message": version.message, "pids": version.pids}
 
     def _log_of(self, program: Program) -> LogFile:
-        return LogFile(self._log_folder, "-".join(part for part in program.identity if part))
+        return LogFile(self._log_folder, log_name(*program.identity))
 
 
 def _by_reason(restarts: Counter[tuple[str, str]]) -> dict[str, int]:

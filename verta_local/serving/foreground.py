@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from verta_local import config
-from verta_local.deployment_settings import check_token
+from verta_local.deployment_settings import DEFAULT_SLOW_S, check_token, log_name
 from verta_local.interpreter import Interpreter
 from verta_local.serving.background import state_of, write_private
 from verta_local.serving.endpoint import DEPLOYED, ERROR, Endpoint
+from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import DEFAULT_LOADER, Program
 from verta_local.serving.supervisor import StateFolderError, Supervisor, fail
 
@@ -57,6 +58,7 @@ def serve_foreground(
     on_ready: Callable[[list[ServedModel]], None] | None = None,
     allowed_hosts: tuple[str, ...] = (),
     show_output: bool = True,
+    slow_s: float = DEFAULT_SLOW_S,
     _loader: str = DEFAULT_LOADER,
     **settings: Any,
 ) -> int:
@@ -81,7 +83,13 @@ def serve_foreground(
     _remove_leftovers(folder.parent)
     try:
         supervisor = Supervisor(
-            folder, host=host, port=port, allowed_hosts=allowed_hosts, admin_token=secrets.token_urlsafe(32)
+            folder,
+            host=host,
+            port=port,
+            allowed_hosts=allowed_hosts,
+            admin_token=secrets.token_urlsafe(32),
+            log_folder=config.serving_dir() / "logs",  # they outlive this process, and `verta-local logs` finds them
+            slow_s=slow_s,
         )
     except (ValueError, StateFolderError) as error:
         _remove(folder)
@@ -93,6 +101,8 @@ def serve_foreground(
     # So that `get_deployment_status()` and `verta-local predict` in another terminal find it.
     state_file = config.serving_dir() / f"foreground-{os.getpid()}.json"
     endpoints: list[Endpoint] = []
+    logs = dict.fromkeys(supervisor.log_folder / log_name(*program.identity) for program in programs)
+    seen_bytes = {log: LogFile(log.parent, log.name).size_bytes() for log in logs}
     try:
         for model, program in zip(wanted, programs, strict=True):
             its_token = model.token if token is None and not no_token else token
@@ -107,9 +117,8 @@ def serve_foreground(
             return fail(f"cannot write {state_file} ({why}): set VERTA_LOCAL_STATE to another folder")
         return fail(str(error))
     if show_output:
-        for endpoint in endpoints:
-            log = Path(endpoint.status()["log"])
-            threading.Thread(target=_follow, args=(log,), name="follow-log", daemon=True).start()
+        for log, at_byte in seen_bytes.items():
+            threading.Thread(target=_follow, args=(log, at_byte), name="follow-log", daemon=True).start()
     watch = threading.Thread(
         target=_announce, args=(supervisor, endpoints, on_ready, not show_output), name="announce", daemon=True
     )
@@ -153,9 +162,8 @@ def _served(supervisor: Supervisor, endpoint: Endpoint) -> ServedModel:
     return ServedModel(spec["run_id"], spec.get("run_name") or "", url, endpoint.token, shlex.join(words))
 
 
-def _follow(path: Path) -> None:
-    """Shows what is written to a log on stderr, for as long as this process lives."""
-    at_byte = 0
+def _follow(path: Path, at_byte: int) -> None:
+    """Shows what is written to a log behind `at_byte` on stderr, for as long as this process lives."""
     while True:
         try:
             with path.open("rb") as log:

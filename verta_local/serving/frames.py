@@ -40,7 +40,7 @@ _CONNECT_TIMEOUT_S = 20.0  # a fresh interpreter on a busy machine; it only boun
 class Frame:
     """One message: `code` (see above), `head` (the request id), `meta` (JSON, mostly empty), `body`.
 
-    A request's meta may have "headers", "content_type", "json_bytes" and "model"; an answer's is a dict of headers.
+    A request's meta may have "headers", "content_type", "json_bytes" and "model"; an answer's "headers", "noted".
     """
 
     code: int

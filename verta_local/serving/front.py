@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from verta_local.serving import frames
+from verta_local.serving.accesslog import Access, AccessLog
 from verta_local.serving.endpoint import Answer, Endpoint, gzip_flag
 from verta_local.serving.guard import SECURITY_HEADERS, Guard, token_refusal
 from verta_local.serving.metrics import Metrics
@@ -45,9 +46,12 @@ WsgiApplication = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 class Front:
     """The WSGI application that the server runs. `guard` is set once the port is known."""
 
-    def __init__(self, table: EndpointTable, metrics: Metrics, rest: Callable[[], WsgiApplication]) -> None:
+    def __init__(
+        self, table: EndpointTable, metrics: Metrics, access_log: AccessLog, rest: Callable[[], WsgiApplication]
+    ) -> None:
         self._table = table
         self._metrics = metrics
+        self._access_log = access_log
         self._rest = rest
         self.guard: Guard | None = None
         self.is_draining = False
@@ -55,7 +59,10 @@ class Front:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         refusal = self.guard.refusal(environ) if self.guard is not None else "the server is starting"
         if refusal is not None:
-            return _respond(start_response, Answer(403, message=refusal))
+            answer = Answer(403, message=refusal)
+            body = _respond(start_response, answer)
+            self._note(environ, "", "", answer, 0.0, 0, body)
+            return body
         target = target_of(environ["PATH_INFO"])
         if target is not None:
             return self._predict(environ, start_response, target)
@@ -69,7 +76,9 @@ class Front:
         request_id = environ.get("HTTP_VERTA_REQUEST_ID") or uuid.uuid4().hex
         if not _REQUEST_ID.fullmatch(request_id):
             answer = Answer(400, message="verta-request-id must be 1 to 200 printable ASCII characters without blanks")
-            return _respond(start_response, answer, error_key=target.error_key)
+            body = _respond(start_response, answer, error_key=target.error_key)
+            self._note(environ, "", "", answer, 0.0, 0, body)
+            return body
         endpoint = self._table.only() if target.name is None else self._table.get(target.name)
         route = endpoint.route if endpoint is not None else target.name or ""
         with self._metrics.timed(route) as timed:
@@ -79,7 +88,38 @@ class Front:
                 logging.getLogger(__name__).exception("prediction failed in the server")
                 answer = Answer(502, message=f"the server failed with {type(error).__name__}; its log says more")
             timed.status, timed.run_id = answer.status, answer.run_id
-        return _respond(start_response, answer, request_id, target.error_key)
+        body = _respond(start_response, answer, request_id, target.error_key)
+        bytes_in = int(environ.get("CONTENT_LENGTH") or 0)
+        self._note(environ, request_id, route, answer, timed.seconds, bytes_in, body)
+        return body
+
+    def _note(
+        self,
+        environ: dict[str, Any],
+        request_id: str,
+        route: str,
+        answer: Answer,
+        seconds: float,
+        bytes_in: int,
+        body: list[bytes],
+    ) -> None:
+        self._access_log.add(
+            Access(
+                request_id,
+                environ.get("REMOTE_ADDR", ""),
+                environ["REQUEST_METHOD"],
+                environ["PATH_INFO"],
+                route,
+                answer.run_id,
+                answer.status,
+                seconds,
+                answer.waited_s,
+                bytes_in,
+                len(body[0]),
+                body[0] if answer.status >= 400 else b"",
+                json.loads(answer.meta).get("noted") if answer.meta else None,
+            )
+        )
 
     def _answer(self, environ: dict[str, Any], target: Target, endpoint: Endpoint | None, request_id: str) -> Answer:
         if endpoint is None:
@@ -131,12 +171,12 @@ def _meta(environ: dict[str, Any], target: Target, endpoint: Endpoint) -> bytes:
 
 def _respond(
     start_response: StartResponse, answer: Answer, request_id: str | None = None, error_key: str = "message"
-) -> Iterable[bytes]:
+) -> list[bytes]:
     body = answer.body or json.dumps({error_key: answer.message}).encode("ascii")
     kind = "application/json"
     headers = [("Content-Length", str(len(body))), *SECURITY_HEADERS]
     if answer.meta:
-        asked = json.loads(answer.meta)
+        asked = json.loads(answer.meta).get("headers", {})
         kind = asked.pop("Content-Type", kind)
         headers += asked.items()
     headers.append(("Content-Type", kind))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 _LIMIT_BYTES = 8 * 1024 * 1024
@@ -15,8 +14,7 @@ class LogFile:
     """One append-only text file, mode 0600; the generation before it is kept as `<name>.1`."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:200].lstrip(".") or "model"
-        self.path = folder / f"{safe}.log"
+        self.path = folder / name
         self._answered_byte = 0  # what lies before was told to a caller already
 
     def open_append(self) -> int:

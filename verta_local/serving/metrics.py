@@ -6,13 +6,17 @@ The format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text, 
 from __future__ import annotations
 
 import bisect
+import os
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from verta_local._version import __version__
+
 if TYPE_CHECKING:
+    from verta_local.serving.accesslog import AccessLog
     from verta_local.serving.endpoint import Endpoint
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -73,7 +77,7 @@ class Metrics:
             series.buckets[bisect.bisect_left(_BUCKETS_S, seconds)] += 1
             series.sum_s += seconds
 
-    def text(self, endpoints: Iterable[Endpoint]) -> str:
+    def text(self, endpoints: Iterable[Endpoint], access_log: AccessLog) -> str:
         """The exposition text, with the present state of the endpoints."""
         lines = _head("requests_total", "counter", "Requests answered, by route, run and HTTP status.")
         with self._lock:
@@ -111,6 +115,18 @@ class Metrics:
             resident = [size for pid in version.pids if (size := _resident_bytes(pid)) is not None]
             if resident:
                 lines.append(f"verta_model_resident_bytes{{{_labels(route, version.run_id)}}} {sum(resident)}")
+        lines += _head("slow_requests_total", "counter", "Requests that took as long as the limit for slow ones.")
+        lines.append(f"verta_slow_requests_total {access_log.slow_count}")
+        lines += _head("access_log_dropped_total", "counter", "Lines that the access log could not keep.")
+        lines.append(f"verta_access_log_dropped_total {access_log.dropped_count}")
+        own_bytes = _resident_bytes(os.getpid())
+        if own_bytes is not None:
+            lines += _head("supervisor_resident_bytes", "gauge", "Resident memory of the serving process itself.")
+            lines.append(f"verta_supervisor_resident_bytes {own_bytes}")
+        lines += _head("supervisor_cpu_seconds_total", "counter", "Processor time of the serving process itself.")
+        lines.append(f"verta_supervisor_cpu_seconds_total {time.process_time():.3f}")
+        lines += _head("build_info", "gauge", "The version that serves.")
+        lines.append(f'verta_build_info{{version="{__version__}"}} 1')
         return "\n".join(lines) + "\n"
 
 

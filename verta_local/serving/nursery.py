@@ -216,7 +216,6 @@ class _Keeper:
             end.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # that NumPy has threads: it minds forks itself
 
     def run(self) -> list[int] | None:
         """None when the serving process is gone; in a child: the descriptors of its lanes."""
@@ -257,7 +256,9 @@ class _Keeper:
                     pass
         gc.collect()
         gc.freeze()  # a collection in the child would touch, and so copy, the pages that it shares
-        pid = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # that NumPy has threads: it minds forks itself
+            pid = os.fork()
         if pid:
             self._children.add(pid)
             for number in descriptors:
@@ -276,7 +277,6 @@ class _Keeper:
         os.close(log)
         os.environ.clear()
         os.environ.update(order["environment"])
-        warnings.resetwarnings()
         name_process("verta model")
         random = sys.modules.get("numpy.random")
         if random is not None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from verta_local.deployment_settings import ACCESS_LOG, DEFAULT_SLOW_S, check_slow_s
+from verta_local.serving.accesslog import AccessLog
 from verta_local.serving.endpoint import Endpoint
 from verta_local.serving.front import Front, WsgiApplication
 from verta_local.serving.guard import Guard, is_loopback
@@ -34,6 +36,7 @@ class Supervisor:
     """Serves models on `host` and `port` (0: any free one) from the moment it is made; `run()` blocks until the end.
 
     `admin_token` None leaves the admin routes out. `body_limit_bytes` bounds a request's body.
+    The logs are in `log_folder` (by default in `state_folder`); a request that takes `slow_s` is marked as slow.
     `may_fork` False starts a fresh interpreter for every model (see `launch`).
     Raises: ValueError for what is no host or port; OSError when the address cannot be bound; StateFolderError.
     """
@@ -49,6 +52,8 @@ class Supervisor:
         allowed_hosts: tuple[str, ...] = (),
         on_change: Callable[[], None] = lambda: None,
         may_fork: bool = True,
+        log_folder: Path | None = None,
+        slow_s: float = DEFAULT_SLOW_S,
     ) -> None:
         self.host = host
         self.instance = secrets.token_hex(16)
@@ -67,8 +72,10 @@ class Supervisor:
                 f"cannot write to {work_folder} ({error.strerror or error}): set VERTA_LOCAL_STATE to another folder"
             ) from None
         self._launcher = Launcher(work_folder, may_fork)
-        self.table = EndpointTable(state_folder / "logs", self._launcher, on_change)
-        self._front = Front(self.table, self.metrics, self._flask_app)
+        self.log_folder = log_folder or state_folder / "logs"
+        self.access_log = AccessLog(self.log_folder / ACCESS_LOG, check_slow_s(slow_s))
+        self.table = EndpointTable(self.log_folder, self._launcher, on_change)
+        self._front = Front(self.table, self.metrics, self.access_log, self._flask_app)
         self.server = HttpServer(self._front, host, port, body_limit_bytes)
         self.port = self.server.port
         self._front.guard = Guard(host, self.port, allowed_hosts)
@@ -147,6 +154,7 @@ class Supervisor:
             self._ended.set()
             self.table.kill_all()
             self._launcher.close()
+            self.access_log.close()
         return self.exit_code
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

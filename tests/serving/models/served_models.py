@@ -259,3 +259,15 @@ class TakesParams(Model):
 class TakesHeaders(Model):
     def predict(self, data, headers):
         return headers
+
+
+class Notes(Model):
+    def __init__(self, spec):
+        from verta_local import runtime
+
+        self.runtime = runtime
+
+    def predict(self, data):
+        self.runtime.log("length", len(data))
+        self.runtime.log("kind", "word")
+        return data
