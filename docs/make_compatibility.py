@@ -28,7 +28,7 @@ name and its arguments up in the code, in both directions.
 
 
 class Name(NamedTuple):
-    """A line of the table; `arguments` is None for what is not called."""
+    """A line of the table; `arguments` is None for what is not called; `is_of_instances`: only objects have it."""
 
     section: str
     verta: str
@@ -36,6 +36,7 @@ class Name(NamedTuple):
     arguments: tuple[str, ...] | None
     state: str
     note: str
+    is_of_instances: bool
 
 
 def read_names(text: str) -> list[Name]:
@@ -50,8 +51,8 @@ def read_names(text: str) -> list[Name]:
             if len(parts) != 4 or parts[2] not in STATES:
                 raise ValueError(f"line {number} of {NAMES.name}: wanted 'name | arguments | status | note': {line!r}")
             verta, _, ours = (part.strip() for part in parts[0].partition("->"))
-            arguments = None if parts[1] == "-" else tuple(parts[1].split())
-            found.append(Name(section, verta, ours or verta, arguments, parts[2], parts[3]))
+            arguments = None if parts[1] in ("-", "@") else tuple(parts[1].split())
+            found.append(Name(section, verta, ours or verta, arguments, parts[2], parts[3], parts[1] == "@"))
     return found
 
 
@@ -77,6 +78,8 @@ def resolve(name: str) -> object:
 
 def faults(name: Name) -> list[str]:
     """What the table says and the code does not have, as sentences. Raises ImportError without an optional library."""
+    if name.is_of_instances:
+        return []  # the test makes one
     try:
         found = resolve(name.ours)
     except LookupError as error:
@@ -90,7 +93,14 @@ def faults(name: Name) -> list[str]:
     parameters = inspect.signature(found).parameters  # type: ignore[arg-type]
     takes_any = any(each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL) for each in parameters.values())
     missing = [argument for argument in name.arguments if argument not in parameters and not takes_any]
-    return [f"{name.verta} does not take {', '.join(missing)}; it takes {', '.join(parameters)}"] if missing else []
+    if missing:
+        return [f"{name.verta} does not take {', '.join(missing)}; it takes {', '.join(parameters)}"]
+    places = [list(parameters).index(argument) for argument in name.arguments if argument in parameters]
+    return (
+        []
+        if places == sorted(places)
+        else [f"{name.verta} takes its arguments in another order: {', '.join(parameters)}"]
+    )
 
 
 def page(names: list[Name]) -> str:

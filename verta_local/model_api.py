@@ -41,14 +41,14 @@ class ModelAPI:
         }
 
     @classmethod
-    def from_file(cls, source: str | os.PathLike[str] | IO[Any]) -> ModelAPI:
+    def from_file(cls, f: str | os.PathLike[str] | IO[Any]) -> ModelAPI:
         """Read a model API from a JSON file, given as its path or opened.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is not a model API of version v1.
         """
-        text = Path(source).read_bytes() if isinstance(source, (str, os.PathLike)) else source.read()
+        text = Path(f).read_bytes() if isinstance(f, (str, os.PathLike)) else f.read()
         try:
             content = json.loads(text)
         except ValueError:
