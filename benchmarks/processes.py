@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from .harness import Bench, Pairs, Result
+from verta_store.gc import collect
+
+from .harness import Bench, Pairs, Result, unsynced
 from .objects import large_file, make_files, many_files, new_run
-from .writing import lines_of_a_run
+from .writing import lines_of_a_run, log_run
 
 
 @dataclass(frozen=True)
@@ -256,4 +258,28 @@ def disk(bench: Bench) -> Iterator[Result]:
     work = f"disk: one of {count} runs in one journal"
     yield Result(work, name, floor, size / count, size / count / floor, unit="B", amount=0)
     yield Result(f"files: one of {count} runs in one journal", ours=files / count, at_most=0.01, unit="files", amount=0)
-    yield Result("disk: journals packed with others", skipped="journals are not packed yet")
+    client = bench.client()
+    client.set_project("benchmarks")
+    client.set_experiment("packed")
+    runs = 500
+    with unsynced():
+        for number in range(runs):
+            log_run(client.set_experiment_run(), number)
+            client._store.seal()
+    journals = Path(client.store_path, "journals")
+    before = _allocated(journals)
+    collect(client._store, grace_s=0, is_alone=True)
+    after = _allocated(journals)
+    sizes = f"{runs} runs, each from a journal of its own, packed"
+    a_run = before[0] / runs
+    yield Result(
+        f"disk: one of {sizes}",
+        "unpacked",
+        a_run,
+        after[0] / runs,
+        after[0] / before[0],
+        at_most_ratio=0.25,
+        unit="B",
+        amount=0,
+    )
+    yield Result(f"files: one of {sizes}", ours=after[1] / runs, at_most=0.01, unit="files", amount=0)

@@ -42,6 +42,18 @@ class Waiting:
 
 
 @dataclass
+class Packed:
+    """Small journals that became packs, and those of earlier packs that were deleted since the packs hold them."""
+
+    pack_count: int = 0
+    journal_count: int = 0
+    size_bytes: int = 0  # of these journals
+    packed_bytes: int = 0  # of the packs
+    deleted_count: int = 0
+    deleted_bytes: int = 0
+
+
+@dataclass
 class Report:
     """What a collection did, or with `is_dry_run` would do."""
 
@@ -55,6 +67,7 @@ class Report:
     shares: list[Share] = field(default_factory=list)  # of what was moved, the largest first
     waiting: list[Waiting] = field(default_factory=list)
     ended_writers: list[str] = field(default_factory=list)  # whose lease and temporary folder were swept
+    packed: Packed = field(default_factory=Packed)
     notes: list[str] = field(default_factory=list)
 
 

@@ -12,10 +12,13 @@ import stat
 import time
 from typing import Any
 
-from . import drive, files, ids, records
+from . import drive, files, ids
 from .errors import StoreFormatError, StoreNotFound
 
 STORE_FILE = "store.json"
+
+# Of the store as a whole. In one of format 1 no journals are packed: a reader of that time would not find them.
+FORMAT = 2
 FOLDERS = ("objects", "trees", "names", "journals", "claims", "leases", "tmp", "trash")
 
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
@@ -66,9 +69,9 @@ def read_description(root: str) -> dict[str, Any]:
             f"{path} is not the description of a store ({error}); bring it back from a copy of the store",
             path=path,
         ) from error
-    if version > records.FORMAT:
+    if version > FORMAT:
         raise StoreFormatError(
-            f"the store {root} has format {version}, this version of verta_local reads up to {records.FORMAT}; "
+            f"the store {root} has format {version}, this version of verta_local reads up to {FORMAT}; "
             "upgrade it with: pip install --upgrade verta_local",
             path=path,
         )
@@ -112,7 +115,7 @@ def create(root: str, sharing: str) -> bool:
 
         temporary = os.path.join(root, "tmp")
         description = {
-            "format": records.FORMAT,
+            "format": FORMAT,
             "store_id": ids.random_uuid(),
             "created_ms": ids.now_ms(),
             "sharing": sharing,

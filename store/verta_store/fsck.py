@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from . import claims, drive, ids, journal, records, sealed_journals
+from . import claims, drive, ids, journal, packs, records, sealed_journals
 from . import digest as digests
 from .errors import CorruptObject, MissingObject, StoreFormatError
 from .folder_copy import LINK_FROM_BYTES
 from .hashing import GONE, NO_FILE, hash_file, hash_many
+from .listing import Listing
 from .manifest import Entry, path_below
 from .materialize import check_unpacked
 from .roots import Roots
@@ -28,6 +29,7 @@ _LOST_ADVICE = (
     "verta-local verify --repair --accept-loss"
 )
 _JOURNAL_ADVICE = "bring the file back from a copy of the store"
+_PACK_ADVICE = f"what is whole in it is read; {_JOURNAL_ADVICE}"
 _ADVICE = "bring the file back from a copy of the store, or log the artifact again with overwrite=True"
 
 
@@ -139,14 +141,19 @@ class _Journals:
     def read(self) -> _References:
         references = _References()
         named: dict[str, str] = {}  # stem -> the journal that names it as sealed before itself
-        listing = journal.list_journals(self._root, at_once=True)
-        for stem, suffix in sorted(listing.items()):
+        listing = Listing(self._root)
+        journals = listing.journals(at_once=True)
+        packed = self._packed(listing.packs)
+        for stem, suffix in sorted(journals.items()):
             path = os.path.join(self._root, "journals", stem + suffix)
             try:
                 found = journal.read_listed(self._root, stem, suffix, journal.Position(), whole=True)
             except OSError as error:
                 what = f"it cannot be read: {error.strerror}"
                 self._report.problems.append(Problem("journal", path, what, advice=_JOURNAL_ADVICE))
+                continue
+            if found is None and stem in packed:
+                del journals[stem]  # a collection has deleted it meanwhile, and the pack counts
                 continue
             if found is None:
                 what = "it is gone, while the store was read"
@@ -162,7 +169,15 @@ class _Journals:
             references.roots.add(stem, part.lines)
             for record in part.lines:
                 _collect(record, references)
-        for stem in sealed_journals.gone(self._root, named.keys() - listing.keys()):
+        seen = set(journals)
+        hurt = [each for name in listing.packs for each in self._read_pack(name, seen, references, named)]
+        for path, stem, entities in hurt:
+            affects = [f"run {references.names.get(entity, '?')!r} ({entity})" for entity in entities]
+            what = f"the journal {stem} in it is damaged"
+            if stem in journals:
+                what += ", and has a file of its own still, which is read"
+            self._report.problems.append(Problem("journal", path, what, tuple(affects), _PACK_ADVICE))
+        for stem in sealed_journals.gone(self._root, named.keys() - seen - packed):
             path = os.path.join(self._root, "journals", stem + journal.SEALED_SUFFIX)
             what = f"it is gone: the journal {named[stem]} says that it was sealed before"
             self._report.problems.append(Problem("journal", path, what, advice=_LOST_ADVICE))
@@ -171,6 +186,51 @@ class _Journals:
             what = "records name objects that no store can hold; their writer was another program"
             self._report.problems.append(Problem("journal", self._root, what, tuple(references.impossible)))
         return references
+
+    def _packed(self, names: Iterable[str]) -> set[str]:
+        found: set[str] = set()
+        for name in names:
+            try:
+                found.update(packs.read_members(packs.path_of(self._root, name)))
+            except OSError:
+                continue  # of which it is told when it is read
+        return found
+
+    def _read_pack(
+        self, name: str, seen: set[str], references: _References, named: dict[str, str]
+    ) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Reads the journals of a pack that were not `seen`. Returns (path, stem, entities) of those that are hurt."""
+        path = packs.path_of(self._root, name)
+        try:
+            pack = packs.read_pack(path)
+        except OSError as error:
+            what = f"it cannot be read: {error.strerror}"
+            self._report.problems.append(Problem("journal", path, what, advice=_PACK_ADVICE))
+            return []
+        damages = list(pack.damages)
+        if pack.header and pack.header.get("name") != name:
+            damages.append(f"it says that it is {pack.header.get('name')!r}: swapped or renamed")
+        elif pack.header and self._store_id and pack.header.get("store") != self._store_id:
+            damages.append(f"it is of another store, {pack.header.get('store')!r}, or store.json was changed")
+        for what in damages:
+            self._report.problems.append(Problem("journal", path, what, advice=_PACK_ADVICE))
+        self._report.bytes_read += sum(map(len, pack.journals.values()))
+        hurt = pack.hurt()
+        for stem, data in pack.journals.items():
+            if stem in seen:
+                continue
+            if stem not in hurt:
+                seen.add(stem)
+            part = journal.parse_whole(data, path)
+            for before in sealed_journals.named_before(part.lines[0]) if part.lines else ():
+                named.setdefault(before, stem)
+            self._report.journal_count += 1
+            self._report.record_count += len(part.lines)
+            references.roots.add(stem, part.lines)
+            for record in part.lines:
+                _collect(record, references)
+        nobody = packs.Member("", 0, "", ())
+        return [(path, stem, pack.members.get(stem, nobody).entities) for stem in hurt]
 
     def _check(self, path: str, stem: str, suffix: str, part: journal.JournalPart) -> None:
         advice = f"the other records of this journal are read; {_JOURNAL_ADVICE}"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from . import digest as digests
-from . import drive, files, ids, leases, manifest, trash
+from . import drive, files, ids, leases, manifest, packing, packs, trash
 from .collected import Amount, Measure, Report, Share, Waiting, files_in
 from .errors import CollectionRefused
 from .roots import RootReader
@@ -42,6 +42,8 @@ class Rules:
     trash_wait_s: float = DAY_S
     silent_s: float = 600.0  # a process that is alive touches its lease every 60 s
     turn_s: float = 3600.0
+    pack_after_s: float = packing.PACK_AFTER_S
+    fewest_packed: int = packing.FEWEST_JOURNALS
     clock: Callable[[int], int] = field(default=lambda drive_ns: drive_ns)
 
 
@@ -51,6 +53,7 @@ def collect(
     grace_s: float = DEFAULT_GRACE_S,
     is_alone: bool = False,
     is_dry_run: bool = False,
+    pack: bool = True,
     rules: Rules | None = None,
 ) -> Report:
     """Moves garbage to the trash, and deletes what has waited there for 24 hours and is garbage still.
@@ -59,6 +62,7 @@ def collect(
         grace_s: what is younger stays; at least 24 hours, unless `is_alone`.
         is_alone: the caller's word that nobody else uses the store. With `grace_s=0` all is deleted at once.
         is_dry_run: only says what would go.
+        pack: whether many small sealed journals become one file at the end.
 
     Raises:
         ValueError: a grace below 24 hours without `is_alone`, or below 0.
@@ -79,7 +83,10 @@ def collect(
     with files.writing("into the trash", os.path.join(store.root, TRASH)):
         turn.take()
         try:
-            return collection.run()
+            report = collection.run()
+            if pack and store.format >= packs.FORMAT:
+                collection.pack()
+            return report
         finally:
             turn.give_back()
 
@@ -151,6 +158,19 @@ class _Collection:
             self._remove_if_empty(self._batch)
         self._look_at_trash()
         return self._report
+
+    def pack(self) -> None:
+        """Packs small sealed journals, and deletes those that were packed long enough ago."""
+        with files.writing("a pack of journals", os.path.join(self._root, "journals")):
+            packed = packing.pack_journals(
+                self._root,
+                self._store.id,
+                self._now_ns,
+                after_s=min(self.rules.pack_after_s, self._wait_ns / _NS),
+                fewest=self.rules.fewest_packed,
+            )
+            self._report.packed = packed
+            packing.delete_packed(self._root, self.drive_now_ns(), self._wait_ns / _NS, packed)
 
     def drive_now_ns(self) -> int:
         """The drive's clock: the time that it gives to a file made now."""

@@ -6,13 +6,14 @@ It knows how far each journal was read and catches up by reading only new bytes.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from . import authors, columns, drive, ids, ingest, journal, query, sealed_journals, series
+from . import authors, columns, drive, ids, ingest, journal, packs, query, sealed_journals, series
 from .authors import Author, Conflict
 from .listing import Listing
 from .query import EntityRow
@@ -22,7 +23,7 @@ from .writers import Writer
 
 _T = TypeVar("_T")
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 # Another process of this user may be taking in a large journal.
 _BUSY_TIMEOUT_S = 20.0
@@ -71,6 +72,7 @@ CREATE TABLE resets (entity INTEGER NOT NULL, key INTEGER NOT NULL, time INTEGER
 CREATE TABLE quarantine (journal INTEGER NOT NULL, time INTEGER NOT NULL, line TEXT NOT NULL);
 CREATE TABLE lost (stem TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE packed (entity INTEGER PRIMARY KEY, layout BLOB NOT NULL, data BLOB NOT NULL, others TEXT NOT NULL);
+CREATE TABLE packs (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, members TEXT NOT NULL);
 CREATE TABLE newest (time INTEGER NOT NULL);
 INSERT INTO newest VALUES (0);
 """
@@ -115,6 +117,8 @@ class Index:
         self._pid = 0
         self._positions: dict[str, tuple[int, journal.Position]] = {}
         self._loaded_number = 0  # of the last row of `journals` that was loaded
+        self._loaded_pack = 0  # of the last row of `packs`
+        self._packs: dict[str, frozenset[str]] = {}  # those that were read, with the journals that they hold
         self._listing = Listing(root)
         self._lacks_indexes = False  # of values, while a large store is read for the first time
         self._compared: dict[str, str] | None = None  # the journals with which `_positions` were compared last
@@ -157,7 +161,7 @@ class Index:
         """The stems of journals that this index, or the one before it, has read and that are gone from the store."""
         self.refresh()
         lost = [stem for (stem,) in self.run("SELECT stem FROM lost ORDER BY stem")]
-        return sealed_journals.gone(self._root, lost)
+        return sealed_journals.gone(self._root, set(lost) - packs.list_stems(self._root)) if lost else []
 
     def close(self) -> None:
         """Closes the database."""
@@ -165,8 +169,7 @@ class Index:
             if self._connection is not None and self._pid == os.getpid():
                 self._connection.close()
             self._connection = None
-            self._positions = {}
-            self._loaded_number = 0
+            self._forget_positions()
 
     def delete(self) -> None:
         """Deletes the database; the next look reads all journals again. What it knows to be lost is kept in mind."""
@@ -185,8 +188,13 @@ class Index:
         if self._connection is not None:
             _LEFT_BEHIND.append(self._connection)
         self._connection = None
+        self._forget_positions()
+
+    def _forget_positions(self) -> None:
         self._positions = {}
         self._loaded_number = 0
+        self._packs = {}
+        self._loaded_pack = 0
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -241,8 +249,7 @@ class Index:
         self._connection, self._pid = connection, os.getpid()
         self._lacks_indexes = not _LATE_INDEXES.keys() <= _index_names(connection)
         self._key_numbers = {}
-        self._positions = {}
-        self._loaded_number = 0
+        self._forget_positions()
         self._data_version = -1
         self._note(0, is_of_others=True)  # it may be another file than before, which has nothing yet
         return connection
@@ -284,6 +291,7 @@ class Index:
         self._release_quarantine(connection)
         listing = self._listing.journals()
         if listing is not self._compared:
+            self._take_in_packs(connection, listing)
             listing = self._compare(connection, listing)
         batch: list[tuple[str, journal.JournalPart]] = []
         waiting_bytes = 0
@@ -292,7 +300,7 @@ class Index:
             has_more = not (only_others and stem in self._own)
             while has_more:
                 _, start = self._positions.get(stem, _UNREAD)
-                part = self._read(stem, suffix, start)
+                part = None if start.is_sealed else self._read(stem, suffix, start)
                 if part is None or part.position == start:
                     break
                 batch.append((stem, part))
@@ -311,14 +319,51 @@ class Index:
             _end_rebuild(connection)
             self._lacks_indexes = False
 
+    def _take_in_packs(self, connection: sqlite3.Connection, listing: dict[str, str]) -> None:
+        """Takes in what packs hold of journals that were not read to their end."""
+        for name in self._listing.packs:
+            if name in self._packs:
+                continue
+            path = packs.path_of(self._root, name)
+            try:
+                pack = packs.read_pack(path)
+            except OSError:
+                continue  # gone since it was listed, or not to be read: what it held is missed below
+            batch: list[tuple[str, journal.JournalPart]] = []
+            waiting_bytes = 0
+            hurt = set(pack.hurt())
+            for stem, data in pack.journals.items():
+                _, start = self._positions.get(stem, _UNREAD)
+                if start.is_sealed or (stem in hurt and stem in listing):
+                    continue
+                batch.append((stem, journal.parse_journal(data[start.offset :], start, path)))
+                waiting_bytes += len(data)
+                if waiting_bytes >= _BATCH_BYTES:
+                    if not self._positions and not self._lacks_indexes:
+                        self._lacks_indexes = True
+                        _begin_rebuild(connection)
+                    self._take_in(connection, batch)
+                    batch, waiting_bytes = [], 0
+            if batch:
+                self._take_in(connection, batch)
+            if self._data_version == -1:
+                return  # another process was a step ahead with a journal: the next round goes on from there
+            members = frozenset(pack.members.keys() | pack.journals.keys())
+            if not hurt:
+                # A damaged one is read again by the next process: it may have been brought back by then.
+                with _transaction(connection):
+                    text = json.dumps(sorted(members))
+                    connection.execute("INSERT OR IGNORE INTO packs (name, members) VALUES (?, ?)", (name, text))
+            self._packs[name] = members
+
     def _compare(self, connection: sqlite3.Connection, listing: dict[str, str]) -> dict[str, str]:
         """Finds out which journals may hold something new, and whether any is gone."""
         positions = self._positions
-        if not positions.keys() <= listing.keys():
+        if self._missing(listing):
             # A journal may be missed in the moment of its renaming; one that is gone for good (an older copy of
             # the store was put back) makes the index a lie.
             listing = self._listing.journals(at_once=True)
-            if missing := positions.keys() - listing.keys():
+            if missing := self._missing(listing):
                 # The memory of them outlives the index: `verify` has no other way to know that they existed. A
                 # header alone may be that of a writer which failed to make his journal and took it away again.
                 self._lost.update(stem for stem in missing if positions[stem][1].record_count > 1)
@@ -332,6 +377,13 @@ class Index:
         )
         self._compared = listing
         return listing
+
+    def _missing(self, listing: dict[str, str]) -> set[str]:
+        """The journals that were read and that are neither listed nor in a pack that is."""
+        missing = self._positions.keys() - listing.keys()
+        for name in self._listing.packs if missing else ():
+            missing -= self._packs.get(name, frozenset())
+        return missing
 
     def _read(self, stem: str, suffix: str, start: journal.Position) -> journal.JournalPart | None:
         where = drive.of(self._root)
@@ -371,6 +423,11 @@ class Index:
                     self._note(0, is_of_others=True)
                 self._positions[stem] = number, position
                 self._loaded_number = max(self._loaded_number, number)
+        for number, name, members in connection.execute(
+            "SELECT id, name, members FROM packs WHERE id > ?", (self._loaded_pack,)
+        ):
+            self._packs[name] = frozenset(json.loads(members))
+            self._loaded_pack = max(self._loaded_pack, number)
         waits_until, self._waits_until = self._waits_until, _next_waiting(connection)
         # What it has released from quarantine, or put there, counts as well.
         self._note(0, is_of_others=waits_until not in (0, self._waits_until))

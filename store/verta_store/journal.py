@@ -371,6 +371,14 @@ def read_listed(
     return None
 
 
+def parse_whole(data: bytes, path: str) -> JournalPart:
+    """All records of a journal, its footer checked against every byte."""
+    part = parse_journal(data, Position(), path)
+    if part.position.is_sealed:
+        _check_footer(data, part, path)
+    return part
+
+
 def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
     """The records in `data`, which begins at `start` of the journal at `path`."""
     part = JournalPart(start)
@@ -485,6 +493,7 @@ __all__ = [
     "Position",
     "list_journals",
     "parse_journal",
+    "parse_whole",
     "read_journal",
     "read_listed",
 ]

@@ -16,6 +16,7 @@ from .errors import StoreNotFound
 
 OPEN_SUFFIX = ".open.jsonl"
 SEALED_SUFFIX = ".jsonl"
+PACK_SUFFIX = ".pack.gz"
 # Not compiled here, but at the first use, which `re` remembers: who only logs may not need it.
 _STEM = r"[a-z0-9-]{1,60}/[a-z0-9-]{1,60}"
 
@@ -46,9 +47,10 @@ class Listing:
         self._seen: dict[str, _Seen] = {}
         self._hosts: tuple[str, ...] = ()
         self._journals: dict[str, str] = {}
+        self.packs: tuple[str, ...] = ()  # `<host id>/<name>`, as of the last look at the journals
 
     def journals(self, *, at_once: bool = False) -> dict[str, str]:
-        """All journals: stem `<host id>/<name>` -> suffix (open or sealed).
+        """All journals with a file of their own: stem `<host id>/<name>` -> suffix (open or sealed). Sets `packs`.
 
         The very same dict as before while nothing has changed; not to be written to. On a share they are those of
         at most a second ago, with `at_once` those of now.
@@ -60,7 +62,7 @@ class Listing:
         before = self._seen
         self._seen = {}
         if (hosts := self._look_for_hosts(where, before, at_once)) is None:
-            self._journals = {}
+            self._journals, self.packs = {}, ()
             return self._journals
         is_same = len(before) == len(hosts) + 1
         for host in hosts:
@@ -106,6 +108,7 @@ class Listing:
 
     def _read_names(self, hosts: tuple[str, ...]) -> dict[str, str]:
         found: dict[str, str] = {}
+        packs = []
         for host in hosts:
             seen = self._seen.get(os.path.join(self._top, host))
             for name in seen.names if seen else ():
@@ -114,6 +117,9 @@ class Listing:
                     found.setdefault(f"{host}/{name[: -len(OPEN_SUFFIX)]}", OPEN_SUFFIX)
                 elif name.endswith(SEALED_SUFFIX):
                     found[f"{host}/{name[: -len(SEALED_SUFFIX)]}"] = SEALED_SUFFIX
+                elif name.endswith(PACK_SUFFIX):
+                    packs.append(f"{host}/{name[: -len(PACK_SUFFIX)]}")
+        self.packs = tuple(sorted(packs))
         return found
 
 

@@ -33,6 +33,7 @@ TAG = "tag"
 UNTAG = "untag"
 DELETE = "delete"
 SEAL = "seal"
+PACK = "pack"  # the first line of a pack of journals
 
 Value: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
 

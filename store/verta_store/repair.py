@@ -15,7 +15,7 @@ from . import drive, files, fsck, ids, journal, manifest, records, sealed_journa
 from .collected import files_in
 from .errors import StoreError
 from .fsck import Problem, verify
-from .listing import is_stem
+from .listing import PACK_SUFFIX, is_stem
 from .objects import copy_in
 from .store import Store
 from .trash import Part, bring_back_object, parse_name
@@ -247,6 +247,9 @@ class _Mending:
 
     def _mend_journal(self, path: str) -> None:
         """Puts aside what is no journal of this store under its own name; a damaged one stays for its sound records."""
+        if path.endswith(PACK_SUFFIX):
+            self.notes.append(f"{path} was left in its place: what is whole in it is read")
+            return
         try:
             data = files.read_file(path)
         except FileNotFoundError:

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from . import digest as digests
-from . import drive, ids, journal, records, sealed_journals
+from . import drive, ids, journal, packs, records, sealed_journals
 from .digest import digests_in
+from .listing import Listing
 
 DELETED = "deleted"
 OVERWRITTEN = "overwritten"
@@ -170,6 +171,7 @@ class RootReader:
         self.roots = Roots()
         self._positions: dict[str, journal.Position] = {}
         self._named: dict[str, str] = {}  # journals that others name as sealed before them -> by whom
+        self._packs: dict[str, frozenset[str]] = {}  # those that were read, with the journals that they hold
         self.open_paths: set[str] = set()  # journals that may not be on the device yet
 
     def catch_up(self) -> list[str]:
@@ -179,17 +181,43 @@ class RootReader:
             One sentence for each journal that is damaged or cannot be read: then nobody knows what it named.
         """
         problems: list[str] = []
-        listing = journal.list_journals(self._root, at_once=True)
-        for stem in self._positions.keys() - listing.keys():
+        looked = Listing(self._root)
+        listing = looked.journals(at_once=True)
+        for name in looked.packs:
+            if name not in self._packs:
+                problems.extend(self._read_pack(name, listing))
+        in_packs = set().union(*(self._packs.get(name, ()) for name in looked.packs))
+        for stem in self._positions.keys() - listing.keys() - in_packs:
             problems.append(f"the journal {stem} was there a moment ago and is gone")
         self.open_paths = set()
         for stem, suffix in sorted(listing.items()):
             position = self._positions.get(stem)
             if position is None or not position.is_sealed:
                 problems.extend(self._read(stem, suffix, position))
-        for stem in sealed_journals.gone(self._root, self._named.keys() - self._positions.keys()):
+        for stem in sealed_journals.gone(self._root, self._named.keys() - self._positions.keys() - in_packs):
             problems.append(f"the journal {stem}, which {self._named[stem]} says was sealed before it, is gone")
         return problems
+
+    def _read_pack(self, name: str, listing: Mapping[str, str]) -> Iterator[str]:
+        """Takes in the journals that a pack holds: their own files may be deleted at any moment."""
+        path = packs.path_of(self._root, name)
+        try:
+            pack = packs.read_pack(path)
+        except OSError as error:
+            yield f"{path} cannot be read: {error.strerror}"
+            return
+        hurt = pack.hurt()
+        yield from (f"{path}: {damage}" for damage in pack.damages)
+        yield from (f"{path}: the journal {stem} in it is damaged" for stem in hurt)
+        for stem, data in pack.journals.items():
+            start = self._positions.get(stem, journal.Position())
+            if not start.is_sealed and not (stem in hurt and stem in listing):
+                part = journal.parse_journal(data[start.offset :], start, path)
+                self.roots.add(stem, part.lines)
+                for before in sealed_journals.named_before(part.lines[0]) if part.lines and not start.offset else ():
+                    self._named.setdefault(before, stem)
+                self._positions[stem] = part.position
+        self._packs[name] = frozenset(pack.members.keys() | pack.journals.keys())
 
     def _read(self, stem: str, suffix: str, position: journal.Position | None) -> Iterator[str]:
         path = os.path.join(self._root, "journals", stem + suffix)

@@ -53,6 +53,7 @@ class Store:
     ) -> None:
         self.root = root
         self.id: str = description["store_id"]
+        self.format: int = description["format"]
         self.durability = durability
         self.cache_dir = cache_dir
         self.was_created = was_created
@@ -582,7 +583,9 @@ class Store:
         """Takes in what other processes have logged. What this one has, it knows: the index need not, and does not."""
         if self._is_alone:
             with self._name_lock:
-                self._is_alone = all(stem in self._journal.stems for stem in self._listing.journals())
+                self._is_alone = (
+                    all(stem in self._journal.stems for stem in self._listing.journals()) and not self._listing.packs
+                )
         if not self._is_alone:  # else there is no need of an index, and to make one takes longer than a first run
             self._take_in(only_others=True)
 

@@ -190,7 +190,7 @@ class Writer:
     def _collect(store: Store, days: int) -> None:
         """A collection as it would be run so many days later."""
         close_all()  # by then nobody is at work
-        collect(store, rules=Rules(clock=lambda now_ns: now_ns + days * 24 * 3600 * 10**9))
+        collect(store, rules=Rules(clock=lambda now_ns: now_ns + days * 24 * 3600 * 10**9, fewest_packed=1))
 
     def _read(self, store: Store) -> None:
         """Reading works in every state, and shows what was acknowledged."""

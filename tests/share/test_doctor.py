@@ -42,7 +42,7 @@ def test_doctor_tells_of_the_store_its_drive_and_its_index(tmp_path: Path, capsy
     capsys.readouterr()
     assert main(["doctor", str(tmp_path / "store")]) == 0
     out = capsys.readouterr().out
-    for word in (store_id, "format 1", "everybody", "index.sqlite", "hard links", "free space", "clock of the drive"):
+    for word in (store_id, "format 2", "everybody", "index.sqlite", "hard links", "free space", "clock of the drive"):
         assert word in out, word
     assert not os.listdir(tmp_path / "store" / "tmp")
 

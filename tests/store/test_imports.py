@@ -19,7 +19,7 @@ ENGINE = [
     {"records", "query", "files", "digest", "drive", "listing", "sealed_journals", "columns", "series", "authors", "probe", "collected", "local_cache", "names"},
     {"copying", "hashing", "manifest", "page_cache", "portable_names", "walking", "worker", "workers"},
     {"objects", "journal", "index", "remotes", "archive", "claims", "description", "ingest", "leases", "roots", "selection", "trash",
-     "turn", "verified", "source_memory"},
+     "packs", "packing", "turn", "verified", "source_memory"},
     {"folder_copy"},
     {"tree"},
     {"materialize"},

@@ -51,7 +51,7 @@ def test_a_store_is_made_on_request_and_describes_itself(tmp_path: Path) -> None
     store = open_store(tmp_path / "a" / "b", tmp_path / "cache", create=True)
     assert store.was_created
     said = json.loads((tmp_path / "a" / "b" / "store.json").read_text())
-    assert said["format"] == 1 and said["store_id"] == store.id
+    assert said["format"] == 2 and said["store_id"] == store.id
     assert said["capabilities"] == {"case_sensitive": True, "hard_links": True, "symlinks": True, "modes": True}
     assert set(os.listdir(store.root)) == {*FOLDERS, "store.json"}
     assert not os.listdir(Path(store.root, "tmp"))
@@ -90,7 +90,7 @@ def test_a_damaged_description_is_one_sentence(tmp_path: Path, monkeypatch: pyte
 
 def test_a_newer_format_says_what_to_upgrade(store: Store) -> None:
     path = Path(store.root, "store.json")
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
     verta_store.store._open_stores.clear()
     with pytest.raises(StoreFormatError, match="pip install --upgrade verta_local"):
         open_store(store.root, store.cache_dir)

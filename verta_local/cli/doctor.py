@@ -53,11 +53,11 @@ def _store_in(folder: str) -> Store | None:
 
 
 def _about(folder: str, store: Store | None, file_system: FileSystem) -> Iterator[tuple[str, str]]:
-    from verta_store import ids, probe, records  # noqa: PLC0415 - start-up time
+    from verta_store import ids, probe  # noqa: PLC0415 - start-up time
 
     yield "store" if store else "folder", store.root if store else f"{folder} (no store yet)"
     if store:
-        yield "id", f"{store.id}, format {records.FORMAT}"
+        yield "id", f"{store.id}, format {store.format}"
         yield "sharing", "; ".join(describe_sharing(store)) or "private to its owner"
     kind = "a network drive" if file_system.is_network else "a disk of this host"
     source = f" {file_system.source}" if file_system.source else ""

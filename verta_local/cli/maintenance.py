@@ -37,7 +37,9 @@ def gc(options: argparse.Namespace) -> int:
 
     store = open_chosen_store(options)
     grace_s = DEFAULT_GRACE_S if options.grace is None else options.grace
-    report = collect(store, grace_s=grace_s, is_alone=options.i_am_alone, is_dry_run=options.dry_run)
+    report = collect(
+        store, grace_s=grace_s, is_alone=options.i_am_alone, is_dry_run=options.dry_run, pack=not options.no_pack
+    )
     if options.json:
         print_json(asdict(report))
         return 0
@@ -65,6 +67,12 @@ def gc(options: argparse.Namespace) -> int:
         print(f"younger than the grace, or than a writer at work: {_show(report.kept)}")
     if report.put_back_count:
         print(f"put back from the trash, because it is referenced again: {report.put_back_count}")
+    packed = report.packed
+    if packed.journal_count:
+        sizes = f"{show_size(packed.size_bytes)} became {show_size(packed.packed_bytes)}"
+        print(f"packed: {packed.journal_count:,} journals in {packed.pack_count:,} files, {sizes}")
+    if packed.deleted_count:
+        print(f"deleted, because packs hold them: {packed.deleted_count:,} journals, {show_size(packed.deleted_bytes)}")
     for owner in report.ended_writers:
         print(f"swept after a writer that died: {plain(owner)}")
     for note in report.notes:

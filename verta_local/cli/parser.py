@@ -160,6 +160,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="nobody else uses this store: allows a grace below 24h; with --grace 0 all goes at once",
     )
+    gc.add_argument("--no-pack", action="store_true", help="leave small journals as they are, one file each")
     gc.add_argument("--json", action="store_true", help="for programs")
 
     conflicts = add(
