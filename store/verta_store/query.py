@@ -12,6 +12,7 @@ from .errors import BadQuery
 from .records import ATTRIBUTES, FIELDS, HYPERPARAMETERS, METRICS
 
 OPERATORS = ("==", "!=", ">=", "<=", "~=", ">", "<")
+TAG_OPERATORS = ("==", "!=", "~=")
 SECTIONS = (ATTRIBUTES, HYPERPARAMETERS, METRICS)
 # What may stand left of an operator besides `<section>.<key>`, with its column.
 COLUMNS = {
@@ -128,6 +129,8 @@ def parse_predicate(text: str, kind: str = "run") -> Predicate:
         value = _unquote(text[found.end() :].strip())
     elif key in _NUMBER_COLUMNS and not section and isinstance(value, str):
         raise BadQuery(f"{key} is compared with milliseconds since 1970, not with {value!r}")
+    if not section and key == "tags" and operator not in TAG_OPERATORS:
+        raise BadQuery(f"tags can be compared with {', '.join(TAG_OPERATORS)}, not with {operator}")
     return Predicate(section, key, operator, value)
 
 

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .errors import BadQuery
 from .query import COLUMNS, Predicate, Query, SortKey
 
 _SQL = {"==": "=", "!=": "<>", ">": ">", ">=": ">=", "<": "<", "<=": "<="}
@@ -238,9 +237,7 @@ def _tag_sql(operator: str, value: str) -> tuple[str, list[object]]:
         return f"e.num IN ({has} = ?)", [value]
     if operator == "!=":
         return f"e.num NOT IN ({has} = ?)", [value]
-    if operator == "~=":
-        return "e.num IN (SELECT entity FROM tags WHERE is_removed = 0 AND instr(tag, ?) > 0)", [value]
-    raise BadQuery(f"tags can be compared with ==, != and ~=, not with {operator}")
+    return "e.num IN (SELECT entity FROM tags WHERE is_removed = 0 AND instr(tag, ?) > 0)", [value]
 
 
 def _bound(value: int | float | str) -> int | float | str:

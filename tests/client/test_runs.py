@@ -75,7 +75,7 @@ def test_chains_add_up(runs: ExperimentRuns) -> None:
 @pytest.mark.parametrize("predicate", ["nonsense == 1", "score > 1", "metrics.score", "metrics. == 1", "tags > x"])
 def test_a_predicate_that_cannot_be_read_is_a_value_error(runs: ExperimentRuns, predicate: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        len(runs.find(predicate))
+        runs.find(predicate)
 
 
 def test_a_predicate_that_is_no_text_is_a_type_error(runs: ExperimentRuns) -> None:
