@@ -9,7 +9,7 @@ from verta_store.records import ARTIFACTS, ATTRIBUTES, HYPERPARAMETERS, METRICS
 
 from . import values
 from .entity import Entity, check_attributes, check_tags, typed_attribute
-from .errors import KeyMissing
+from .errors import EntityMissing, KeyMissing
 
 _SINGULAR = {HYPERPARAMETERS: "hyperparameter", METRICS: "metric", ATTRIBUTES: "attribute", ARTIFACTS: "artifact"}
 
@@ -57,6 +57,16 @@ class EntityWithAttributes(Entity):
         if not isinstance(tag, str):
             raise TypeError(f"a tag must be a str, not {type(tag).__name__}")
         self._store.remove_tags(self._id, [tag])
+
+    def __repr__(self) -> str:
+        """What it holds, a line each; that it was deleted, where it was."""
+        try:
+            return self._describe()
+        except EntityMissing:
+            return f"<{type(self).__name__} {self._name!r} {self._id}: deleted>"
+
+    def _describe(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {self.url}>"
 
     # -- the one path of all verbs ---------------------------------------------------------------------------------
 

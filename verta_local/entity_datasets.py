@@ -45,7 +45,7 @@ class EntityWithDatasets(EntityWithArtifacts):
 
     def get_dataset_versions(self) -> dict[str, DatasetVersion]:
         """Key -> dataset version of all that were logged."""
-        return {key: self.get_dataset_version(key) for key in self._store.values(self._id, DATASETS_SECTION)}
+        return {key: self.get_dataset_version(key) for key in self._values(DATASETS_SECTION)}
 
     def del_dataset_version(self, key: str) -> None:
         """Takes a dataset version out; the version itself stays. Raises KeyError for an absent key."""
@@ -76,6 +76,6 @@ class EntityWithDatasets(EntityWithArtifacts):
 
     def get_dataset(self, key: str) -> Any:
         """The dataset version, or the object, of `log_dataset`. Raises KeyError for an absent key."""
-        if key in self._store.values(self._id, DATASETS_SECTION):
+        if key in self._values(DATASETS_SECTION):
             return self.get_dataset_version(key)
         return self.get_artifact(key)

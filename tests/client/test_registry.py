@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from verta_local import Client
+from verta_local.code import Git, Notebook
 from verta_local.dataset import Path as Files
 from verta_local.environment import Python
 from verta_local.registry import VertaModelBase, data_type, lock, stage_change, task_type, verify_io
@@ -250,6 +251,55 @@ def test_a_version_says_what_data_it_was_made_from(client: Client, model: Regist
     assert version.get_dataset_versions() == {"train": data}
     version.del_dataset_version("train")
     assert version.get_dataset_versions() == {}
+
+
+def test_a_version_says_where_its_code_comes_from(client: Client, model: RegisteredModel, tmp_path: Path) -> None:
+    version = model.create_version()
+    commit = Git("https://me:secret@host/x.git", commit_hash="a" * 40, is_dirty=True, autocapture=False)
+    notebook = tmp_path / "train.ipynb"
+    notebook.write_text("{}")
+    version.log_code_versions({"library": commit, "notebook": Notebook(str(notebook))})
+    notebook.unlink()
+    gc.collect(client._store, grace_s=0, is_alone=True)
+    found = version.get_code_version("library")
+    assert found == commit and "secret" not in repr(found)
+    kept = version.get_code_versions()["notebook"]
+    assert isinstance(kept, Notebook)
+    assert (Path(kept.path).name, Path(kept.path).read_text()) == ("train.ipynb", "{}")
+    with pytest.raises(ValueError, match="overwrite=True"):
+        version.log_code_version("library", commit)
+    version.log_code_version("library", commit, overwrite=True)
+    version.del_code_version("library")
+    with pytest.raises(KeyError):
+        version.get_code_version("library")
+    with pytest.raises(TypeError):
+        version.log_code_version("x", "a" * 40)  # type: ignore[arg-type]
+
+
+def test_what_was_deleted_says_so(client: Client, model: RegisteredModel, factor: str) -> None:
+    version = model.create_version("v1")
+    data = client.set_dataset("d").create_version(Files(factor))
+    endpoint = client.create_endpoint("p")
+    for entity in (version, model, data, client.set_dataset("d"), endpoint):
+        entity.delete()
+        assert "deleted" in repr(entity)
+        with pytest.raises(AttributeError, match="was deleted"):
+            entity.get_attributes()
+    with pytest.raises(KeyError, match="was deleted"):
+        print(version.stage)
+    with pytest.raises(KeyError, match="was deleted"):
+        print(data.version)
+
+
+def test_entities_and_lists_can_be_pickled(client: Client, model: RegisteredModel, factor: str) -> None:
+    import pickle
+
+    version = model.create_version("v1")
+    data = client.set_dataset("d").create_version(Files(factor))
+    for entity in (version, model, data, client.create_endpoint("p")):
+        assert pickle.loads(pickle.dumps(entity)) == entity
+    for entities in (model.versions, client.registered_models.find("name == search"), client.datasets):
+        assert list(pickle.loads(pickle.dumps(entities))) == list(entities)
 
 
 # -- from runs and from classes ----------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class Dataset(EntityWithTags):
 
     _kind = "dataset"
 
-    def __repr__(self) -> str:
+    def _describe(self) -> str:
         lines = [f"name: {self.name}", f"id: {self._id}", f"url: {self.url}", f"tags: {self.get_tags()}"]
         lines += [f"attributes: {self.get_attributes()}", f"description: {self.get_description()}"]
         return "\n".join([*lines, f"versions: {len(self.versions)}"])
@@ -46,7 +46,7 @@ class Dataset(EntityWithTags):
     @property
     def type(self) -> str:
         """The type given to `set_dataset`; "local" without one."""
-        return str(self._store.values(self._id, FIELDS).get("type", TYPES[0]))
+        return str(self._values(FIELDS).get("type", TYPES[0]))
 
     @property
     def versions(self) -> DatasetVersions:
@@ -130,7 +130,7 @@ class DatasetVersion(EntityWithTags):
 
     _kind = "dataset_version"
 
-    def __repr__(self) -> str:
+    def _describe(self) -> str:
         lines = [f"version: {self.version}", f"id: {self._id}", f"dataset id: {self.dataset_id}", f"url: {self.url}"]
         lines += [f"tags: {self.get_tags()}", f"attributes: {self.get_attributes()}"]
         return "\n".join([*lines, f"description: {self.get_description()}", f"content: {self.get_content()!r}"])
@@ -143,7 +143,7 @@ class DatasetVersion(EntityWithTags):
     @property
     def version(self) -> int:
         """The number: 1 is the first."""
-        return int(self._store.values(self._id, FIELDS)["version"])
+        return int(self._values(FIELDS)["version"])
 
     @property
     def dataset_id(self) -> str:
@@ -153,7 +153,7 @@ class DatasetVersion(EntityWithTags):
     @property
     def parent_id(self) -> str | None:
         """The id of the version that was the newest when this one was made; None for the first."""
-        found: str | None = self._store.values(self._id, FIELDS).get("previous")
+        found: str | None = self._values(FIELDS).get("previous")
         return found
 
     @property
@@ -230,7 +230,7 @@ class DatasetVersion(EntityWithTags):
         return found
 
     def _artifact_record(self, key: str) -> Artifact:
-        return Artifact.from_record(self._store.values(self._id, ARTIFACTS)[key])
+        return Artifact.from_record(self._values(ARTIFACTS)[key])
 
 
 class Datasets(LazyList[Dataset]):

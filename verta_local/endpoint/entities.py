@@ -44,7 +44,7 @@ class Endpoint(EntityWithAttributes):
 
     _kind = "endpoint"
 
-    def __repr__(self) -> str:
+    def _describe(self) -> str:
         lines = [f"path: {self.path}", f"id: {self._id}", f"description: {self.get_description()}"]
         return "\n".join([*lines, f"last update: {self._last_update() or 'none'}"])
 
@@ -296,7 +296,7 @@ class Endpoint(EntityWithAttributes):
         at_ms = ids.now_ms()
         update = {**record, "at": at_ms, "host": ids.host_id()}
         named = {f"served/{number}": entry for number, entry in enumerate(_objects_of(spec))}
-        stale = [key for key in self._store.values(self._id, ARTIFACTS) if key not in named]
+        stale = [key for key in self._values(ARTIFACTS) if key not in named]
         sections: dict[str, dict[str, Any]] = {_UPDATES_SECTION: {f"{at_ms}-{ids.random_hex(8)}": update}}
         sections[ARTIFACTS] = named
         sections[DEPLOYMENTS] = {ids.host_id(): {"state": "deployed", "at": at_ms}}

@@ -41,7 +41,7 @@ class RegisteredModel(EntityWithLabels):
 
     _kind = "registered_model"
 
-    def __repr__(self) -> str:
+    def _describe(self) -> str:
         lines = [f"name: {self.name}", f"id: {self._id}", f"url: {self.url}", f"labels: {self.get_labels()}"]
         return "\n".join([*lines, f"description: {self.get_description()}", f"versions: {len(self.versions)}"])
 
@@ -334,7 +334,7 @@ class RegisteredModel(EntityWithLabels):
         return bool(self._field("pii", False))
 
     def _field(self, key: str, default: Any) -> Any:
-        return self._store.values(self._id, FIELDS).get(key, default)
+        return self._values(FIELDS).get(key, default)
 
 
 class RegisteredModels(LazyList[RegisteredModel]):

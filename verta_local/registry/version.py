@@ -18,6 +18,8 @@ from ..entity_model import API_KEY, ARTIFACTS_ATTRIBUTE, MODEL_KEY, MODEL_SECTIO
 from ..entity_tags import EntityWithLabels
 from ..errors import VertaLocalError
 from ..lazy_list import LazyList
+from ..run_artifacts import RunArtifacts
+from .code_versions import EntityWithCodeVersions
 from .lock import Closed, LockLevel, Open, check_lock_level
 from .stage_change import UNASSIGNED, Archived, StageChange
 from .words import from_word
@@ -36,12 +38,14 @@ class VersionLocked(VertaLocalError, PermissionError):
     """The version's lock forbids it. As in Verta, whose HTTPError is an OSError, its text has "403"."""
 
 
-class RegisteredModelVersion(EntityWithModel, EntityWithDatasets, EntityWithLabels):
+class RegisteredModelVersion(
+    EntityWithModel, EntityWithDatasets, EntityWithLabels, EntityWithCodeVersions, RunArtifacts
+):
     """One version of a registered model. Made by `RegisteredModel.create_version` and its like."""
 
     _kind = "registered_model_version"
 
-    def __repr__(self) -> str:
+    def _describe(self) -> str:
         shown = {key: value for key, value in self.get_attributes().items() if not key.startswith(_INTERNAL_PREFIX)}
         lines = [f"version: {self.name}", f"id: {self._id}", f"registered model id: {self.registered_model_id}"]
         lines += [f"url: {self.url}", f"stage: {self.stage}", f"lock level: {self.lock_level}"]
@@ -105,7 +109,7 @@ class RegisteredModelVersion(EntityWithModel, EntityWithDatasets, EntityWithLabe
     def del_environment(self) -> None:
         """Takes the environment out. Raises RuntimeError where there is none."""
         self.get_environment()
-        self._store.drop(self._id, ENVIRONMENT_SECTION, list(self._store.values(self._id, ENVIRONMENT_SECTION)))
+        self._store.drop(self._id, ENVIRONMENT_SECTION, list(self._values(ENVIRONMENT_SECTION)))
 
     # -- stage and lock --------------------------------------------------------------------------------------------
 
@@ -136,7 +140,7 @@ class RegisteredModelVersion(EntityWithModel, EntityWithDatasets, EntityWithLabe
 
     def get_stage_history(self) -> list[dict[str, Any]]:
         """{"stage", "comment", "at" (ms since 1970)} of each change of stage, oldest first. Not in Verta."""
-        found = self._store.values(self._id, _STAGES_SECTION)
+        found = self._values(_STAGES_SECTION)
         return sorted(found.values(), key=lambda change: int(change["at"]))
 
     @property
@@ -189,7 +193,7 @@ class RegisteredModelVersion(EntityWithModel, EntityWithDatasets, EntityWithLabe
         return str(self._fields().get("output_description", ""))
 
     def _fields(self) -> dict[str, Any]:
-        return self._store.values(self._id, FIELDS)
+        return self._values(FIELDS)
 
     def _project_id(self) -> str:
         return self.registered_model_id
