@@ -161,8 +161,10 @@ run.fetch_artifacts(["many"])
 first = clock()
 run.fetch_artifacts(["many"])
 second = clock()
-run._store.check("tree", run._artifact("many").digest)
-print(first - begin, second - first, clock() - second, file=sys.stderr)
+finish = run._store.begin_tree_check(run._artifact("many").digest)
+begun = clock()
+finish()
+print(first - begin, second - first, begun - second, clock() - begun, file=sys.stderr)
 """
 
 
@@ -175,12 +177,13 @@ def paths(bench: Bench) -> Iterator[Result]:
     for _ in range(bench.pairs + 1):
         printed = run_python(bench, _PATHS, run._store.root, run.id).errors.split()
         samples.append([float(number) for number in printed])
-    first, again, checked = (median(column) for column in zip(*samples[1:], strict=True))
+    first, again, begun, beside = (median(column) for column in zip(*samples[1:], strict=True))
     count = f"{bench.sizes.files:,}"
     yield Result(f"path of an artifact of {count} files, first", ours=first, at_most=0.005, pairs=bench.pairs)
     yield Result(f"path of an artifact of {count} files, again", ours=again, at_most=0.005, pairs=bench.pairs)
-    work = f"check before a model is loaded, {count} files known"
-    yield Result(work, ours=checked, at_most=0.005, pairs=bench.pairs)
+    work = f"what their check adds before a model is loaded, {count} files"
+    yield Result(work, ours=begun, at_most=0.005, pairs=bench.pairs)
+    yield Result(f"that check beside the loading, {count} files known", ours=beside, pairs=bench.pairs)
 
 
 _MEMORY = """

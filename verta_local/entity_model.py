@@ -139,6 +139,7 @@ class EntityWithModel(EntityWithSchema):
                     "kind": found[key].kind,
                     "digest": found[key].digest,
                     "size_bytes": found[key].size_bytes,
+                    "file_count": found[key].file_count,
                     "name": found[key].name,
                     "unpack": found[key].is_unpacked_for_models,
                 }

@@ -84,21 +84,20 @@ class SourceMemory(LocalCache):
         """Notes the sample of a stored blob."""
         self._remember(f"sample {sample}", "", digest)
 
-    def knows_folder(self, path: str) -> bool:
-        """Whether something is remembered of a folder, so that it is worth a look at each of its files."""
-        return bool(self.rows("SELECT 1 FROM sources WHERE path = ?", (_key(path),)))
-
-    def folder(self, path: str, found: list[Folder]) -> KnownFolder | None:
-        """The tree of a folder that has not changed since it was remembered, by a walk with the looks of all files."""
-        rows = self.rows("SELECT signature, digest FROM sources WHERE path = ?", (_key(path),))
-        signature = self._folder_signature(path, found)
-        if not rows or not signature or rows[0][0] != signature:
-            return None
+    def last_tree(self, path: str) -> KnownFolder | None:
+        """The tree that a folder was when it was remembered, whether or not it has changed since."""
+        rows = self.rows("SELECT digest FROM sources WHERE path = ?", (_key(path),))
         try:
-            digest, size_bytes, file_count = rows[0][1].split(" ")
+            digest, size_bytes, file_count = rows[0][0].split(" ")
             return KnownFolder(digest, int(size_bytes), int(file_count))
-        except ValueError:
-            return None  # of another version
+        except (IndexError, ValueError):
+            return None  # nothing, or of another version
+
+    def is_unchanged(self, path: str, found: list[Folder]) -> bool:
+        """Whether a folder is as it was when it was remembered, by a walk with the looks of all files."""
+        signature = self._folder_signature(path, found)
+        rows = self.rows("SELECT signature FROM sources WHERE path = ?", (_key(path),))
+        return bool(signature) and rows == [(signature,)]
 
     def remember_folder(self, path: str, found: list[Folder], tree: KnownFolder) -> None:
         """Notes a folder that was read; the looks are those of the reading, each '' when it must not be trusted."""

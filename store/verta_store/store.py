@@ -231,6 +231,12 @@ class Store:
         else:
             self._contents.objects.check(digest)
 
+    def begin_tree_check(self, digest: str) -> Callable[[], None]:
+        """Begins `check` of a tree of thousands of files beside what this process does; what is returned waits for it,
+        and raises what `check` raises. Raises MissingObject.
+        """
+        return self._contents.trees.begin_check(digest)
+
     def object_path(self, digest: str) -> str:
         """Where a blob is (in the trash, maybe), or would be; for reading what is there, whatever it is."""
         return self._contents.objects.find(digest)

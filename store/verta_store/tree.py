@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import digest as digests
 from . import drive, files, trash
 from .errors import BadContent, CorruptObject, StoreWriteError
 from .leases import GONE, REFUSED
-from .manifest import Entry, parts_of, path_below, read_manifest, write_manifest
+from .manifest import Entry, parts_of, read_manifest, write_manifest
 from .objects import Objects, Ref, TemporaryFolder, corrupt, missing
 from .source_memory import KnownFolder
 from .verified import VerifiedCache
-from .walking import signature_of, walk
+from .walking import plain_signature, walk
 
 if TYPE_CHECKING:
     from .folder_copy import FolderCopy
+
+# A look at each of fewer files takes less time than a process to do it in.
+_CHECKED_BESIDE_FROM = 10_000
 
 
 class Trees:
@@ -97,22 +102,57 @@ class Trees:
         Raises:
             MissingObject, CorruptObject
         """
+        self._require_whole(digest, "")
+
+    def begin_check(self, digest: str) -> Callable[[], None]:
+        """Begins `check` in a process of its own, for a tree of thousands of files; what is returned waits for it.
+
+        It raises then what `check` raises. A thread would not do: it would wait for the interpreter lock at each file.
+        Only a look at what this host has once found whole goes on beside the caller; a tree that it has never read is
+        read now, every byte.
+
+        Raises:
+            MissingObject, CorruptObject
+        """
+        from . import workers  # noqa: PLC0415 - start-up time
+
+        if not self.has(digest):
+            raise missing(digest, self._root)
+        if not self._verified.has(_walk_key(self.path(digest))):
+            self.check(digest)
+            return lambda: None
+        answers: list[str | None] = []
+
+        def look() -> None:
+            with workers.Workers(min(1, workers.worker_count())) as pool:
+                answers.extend(answer for _, answer in pool.do([(digest, ["look", self.path(digest)])]))
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+
+        def finish() -> None:
+            thread.join()
+            self._require_whole(digest, (answers and answers[0]) or "")
+
+        return finish
+
+    def _require_whole(self, digest: str, signature: str) -> None:
         if not self.has(digest):
             raise missing(digest, self._root)
         try:
             try:
-                damaged = self._damaged_part(digest)
+                damaged = self._damaged_part(digest, signature)
             except FileNotFoundError:
                 if os.path.lexists(self.path(digest)) or not self.has(digest):
                     raise
-                damaged = self._damaged_part(digest)  # a collection took it too early
+                damaged = self._damaged_part(digest, "")  # a collection took it too early
         except FileNotFoundError as error:
             raise missing(digest, self._root) from error
         if damaged:
             raise corrupt(digest, damaged)
 
-    def _damaged_part(self, digest: str) -> str:
-        """The path of something in the tree that is damaged, or ''.
+    def _damaged_part(self, digest: str, signature: str) -> str:
+        """The path of something in the tree that is damaged, or ''. `signature` is that of a walk just now, if known.
 
         Raises:
             FileNotFoundError: something is gone.
@@ -120,12 +160,12 @@ class Trees:
         top, manifest = self.path(digest), self.manifest_path(digest)
         if self._verified.check(manifest, [(manifest, digest)]):
             return manifest
-        signature = _signature_of(top)
+        signature = signature or plain_signature(top)
         if self._verified.knows(_walk_key(top), signature):
             return ""
         # Something has changed, if only that a loader has left a file of its own beside those of the manifest.
         damaged = self._verified.check(top, parts_of(top, self.entries(digest)))
-        if not damaged and signature == _signature_of(top):
+        if not damaged and signature == plain_signature(top):
             self._verified.remember(_walk_key(top), signature)
         return damaged
 
@@ -151,11 +191,11 @@ class Trees:
         from .portable_names import check_names  # noqa: PLC0415 - start-up time
 
         top = os.path.realpath(source)
-        is_known = self._objects.memory.knows_folder(top)
-        found = walk(top, with_looks=is_known)
-        known = self._objects.memory.folder(top, found) if is_known else None
-        if known and self.is_whole(known.digest) and self.keep(known.digest):
-            return Ref("tree", *known)
+        last = self._objects.memory.last_tree(top)
+        check = self._begin_check_of(last)
+        found = walk(top, with_looks=last is not None)
+        if last and self._objects.memory.is_unchanged(top, found) and check() and self.keep(last.digest):
+            return Ref("tree", *last)
         paths = [folder.path for folder in found[1:]]
         paths += [folder.below(name) for folder in found for name in (*folder.names, *folder.links)]
         check_names(source, paths, is_case_sensitive=self._is_case_sensitive)
@@ -178,6 +218,26 @@ class Trees:
             raise
         self._objects.memory.remember_folder(top, copy.source, KnownFolder(ref.digest, ref.size_bytes, ref.file_count))
         return ref
+
+    def _begin_check_of(self, tree: KnownFolder | None) -> Callable[[], bool]:
+        """What says whether a tree is whole; a large one is looked at while the folder is walked through."""
+        if tree is None:
+            return lambda: False
+        if tree.file_count < _CHECKED_BESIDE_FROM:
+            return lambda: self.is_whole(tree.digest)
+        try:
+            finish = self.begin_check(tree.digest)
+        except (CorruptObject, OSError):  # a MissingObject is an OSError
+            return lambda: False
+
+        def is_whole() -> bool:
+            try:
+                finish()
+            except (CorruptObject, OSError):
+                return False
+            return True
+
+        return is_whole
 
     def _publish(self, copy: FolderCopy, temporary: str) -> Ref:
         manifest = write_manifest(copy.entries)
@@ -254,13 +314,3 @@ class Trees:
 def _walk_key(top: str) -> str:
     """What a tree is remembered by, for the signature of a walk; for that of the manifest's files it is `top`."""
     return os.path.join(top, "")
-
-
-def _signature_of(top: str) -> str:
-    """The signature of a walk through a stored tree; '' where it holds something else than files and folders."""
-    try:
-        found = walk(top, with_looks=True)
-    except (OSError, BadContent):
-        return ""
-    is_plain = all(not folder.links and folder.origin == path_below(found[0].origin, folder.path) for folder in found)
-    return signature_of(found) if is_plain else ""

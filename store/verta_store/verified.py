@@ -72,6 +72,10 @@ class VerifiedCache(LocalCache):
             return False
         return self.rows("SELECT signature FROM verified WHERE path = ?", (path,)) == [(signature,)]
 
+    def has(self, path: str) -> bool:
+        """Whether `path` was found whole once, whatever has become of it since."""
+        return bool(self.rows("SELECT 1 FROM verified WHERE path = ?", (path,)))
+
     def remember(self, path: str, signature: str) -> None:
         """Notes that `path` was found whole. A cache that cannot be written costs time, nothing else."""
         if signature:

@@ -1,16 +1,18 @@
 """Walking a folder: what is in it, and how each file looks to `stat`, as one signature.
 
-Two walks with one signature found the same names, and at each of them the same size, mtime, ctime, inode and executable
-bit. What may be concluded from that is said where it is concluded: `source_memory` and `verified`.
+Two walks with one signature found the same names, and at each of them the same size, mtime, ctime, inode and mode. What
+may be concluded from that is said where it is concluded: `source_memory` and `verified`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import sys
 import time
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import NamedTuple
 
 from .errors import BadContent
@@ -19,6 +21,11 @@ from .errors import BadContent
 # some NFS and SMB servers). Within a step, and a little more for clocks that differ, they say nothing.
 _SECOND_NS = 10**9
 _UNSETTLED_NS = 4 * 10**9
+
+# Packed and not written as text: half the time, 50,000 times.
+_LOOK = struct.Struct("<qqqQI")
+_FIELDS = attrgetter("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_mode")
+_name_of = attrgetter("name")
 
 
 class Folder(NamedTuple):
@@ -36,14 +43,8 @@ class Folder(NamedTuple):
 
 
 def look_of(status: os.stat_result) -> str:
-    """What must stay the same for a file to count as unchanged."""
-    return "%d %d %d %d %d" % (  # noqa: UP031 - a third faster than an f-string, 50,000 times
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_ino,
-        status.st_mode & 0o111,
-    )
+    """What must stay the same for a file to count as unchanged: its fields as hexadecimal digits of fixed length."""
+    return _LOOK.pack(*_FIELDS(status)).hex()
 
 
 def signature_of(folders: Iterable[Folder]) -> str:
@@ -65,11 +66,24 @@ def _are_settled(all_looks: list[list[str]]) -> bool:
     newest_ns = 0
     for looks in all_looks:
         for look in looks:
-            modified, changed = map(int, look.split(" ", 3)[1:3])
+            _, modified, changed, _, _ = _LOOK.unpack(bytes.fromhex(look))
             if changed % _SECOND_NS:
                 return True  # one is enough: the drive sets ctime by its own clock
             newest_ns = max(newest_ns, modified, changed)
     return time.time_ns() - newest_ns > _UNSETTLED_NS
+
+
+def plain_signature(top: str) -> str:
+    """The signature of a stored folder; '' where it holds something else than files and folders, or cannot be read."""
+    try:
+        found = walk(top, with_looks=True)
+    except (OSError, BadContent):
+        return ""
+    root = found[0].origin
+    is_plain = all(
+        not one.links and one.origin == os.path.join(root, *filter(None, one.path.split("/"))) for one in found
+    )
+    return signature_of(found) if is_plain else ""
 
 
 def walk(source: str, *, with_looks: bool) -> list[Folder]:
@@ -116,10 +130,6 @@ def walk(source: str, *, with_looks: bool) -> list[Folder]:
 
     descend(root, "", (root,))
     return found
-
-
-def _name_of(child: os.DirEntry[str]) -> str:
-    return child.name
 
 
 def _follow(link: str, root: str) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 
 from .copying import copy_names
 from .hashing import hash_files
+from .walking import plain_signature
 
-TASKS: dict[str, Callable[..., Any]] = {"copy": copy_names, "hash": hash_files}
+TASKS: dict[str, Callable[..., Any]] = {"copy": copy_names, "hash": hash_files, "look": plain_signature}
 
 
 def serve(parent: int) -> None:

@@ -615,6 +615,62 @@ def test_a_damaged_or_missing_artifact_is_a_load_error(logged: Callable[..., dic
             load_model({**spec, "artifacts": {"index": {**artifact, "digest": digest}}})
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_large_folder_that_was_changed_is_a_load_error_whatever_the_class_made_of_it(
+    logged: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks: bool
+) -> None:
+    """The look at each file goes on beside the loading; no model comes out of it before it has ended."""
+    monkeypatch.setattr(loading, "_CHECKED_BESIDE_FROM", 3)
+    code = """
+class Model:
+    def __init__(self, artifacts):
+        self.names = sorted(p.name for p in __import__("pathlib").Path(artifacts["many"]).iterdir())
+        if BREAKS and len(self.names) != 3:
+            raise ValueError(self.names)
+    def predict(self, data):
+        return self.names
+"""
+    spec = logged(main_scope(code.replace("BREAKS", str(breaks)))["Model"])
+    store = open_store(spec["store"], spec["cache_dir"])
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in "abc":
+        (source / name).write_text(name)
+    ref = store.put_tree(source)
+    artifact = {"kind": "tree", "digest": ref.digest, "size_bytes": 3, "file_count": 3, "name": "many"}
+    spec["artifacts"] = {"many": artifact}
+    assert load_model(spec).predict(None) == ["a", "b", "c"]
+    (Path(store.tree_path(ref.digest)) / "d").write_text("a loader's own")
+    if not breaks:
+        assert load_model(spec).predict(None) == ["a", "b", "c", "d"]
+    damage(Path(store.tree_path(ref.digest)) / "b")
+    with pytest.raises(LoadError, match="damaged"):
+        load_model(spec)
+    (Path(store.tree_path(ref.digest)) / "b").unlink()
+    with pytest.raises(LoadError, match="has no object"):
+        load_model(spec)
+
+
+def test_a_large_folder_that_this_host_has_never_read_is_read_before_the_class_sees_it(
+    logged: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_CHECKED_BESIDE_FROM", 1)
+    spec = logged(main_scope("class Model:\n    def __init__(self, artifacts): raise AssertionError\n")["Model"])
+    store = open_store(spec["store"], spec["cache_dir"])
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a").write_text("a")
+    ref = store.put_tree(tmp_path / "source")
+    damage(Path(store.tree_path(ref.digest)) / "a")
+    store.close()
+    for path in (tmp_path / "cache").rglob("verified.sqlite*"):
+        path.unlink()
+    spec["artifacts"] = {
+        "many": {"kind": "tree", "digest": ref.digest, "size_bytes": 1, "file_count": 1, "name": "many"}
+    }
+    with pytest.raises(LoadError, match="damaged"):
+        load_model(spec)
+
+
 def test_missing_requirements_are_listed_with_the_command(logged: Callable[..., dict[str, Any]]) -> None:
     """Before anything is unpickled."""
     spec = logged(lambda data: data, requirements=["no-such-thing==1.0", "numpy==0.1", "verta_local==9.9"])

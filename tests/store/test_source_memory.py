@@ -147,6 +147,26 @@ def test_a_damaged_store_is_mended_though_the_source_is_remembered(store: Store,
     assert Path(store.path_of("tree", ref.digest, "data"), "a.bin").read_bytes() == (folder / "a.bin").read_bytes()
 
 
+@pytest.mark.parametrize("damage", ["", "flipped", "gone"])
+def test_a_large_tree_is_looked_at_beside_the_walk(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    if not can_remember(folder):
+        pytest.skip("this file system or kernel does not tell enough to remember a file")
+    monkeypatch.setattr("verta_store.tree._CHECKED_BESIDE_FROM", 1)
+    ref = store.put_tree(folder)
+    stored = Path(store.path_of("tree", ref.digest, "data"), "sub", "c.bin")
+    if damage == "flipped":
+        stored.chmod(0o644)
+        stored.write_bytes(os.urandom(5000))
+    elif damage == "gone":
+        shutil.rmtree(stored.parents[1])
+    read = copies(monkeypatch)
+    assert store.put_tree(folder) == ref
+    assert bool(read) == bool(damage)
+    assert stored.read_bytes() == (folder / "sub" / "c.bin").read_bytes()
+
+
 def test_a_damaged_memory_is_none(store: Store, folder: Path, tmp_path: Path) -> None:
     ref = store.put_tree(folder)
     store.close()
