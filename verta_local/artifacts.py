@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from verta_store import Store
 from verta_store.names import is_archive
@@ -213,15 +213,29 @@ def read_artifact(store: Store, artifact: Artifact, unpickle: Callable[[Store, s
 
 
 def _looks_pickled(store: Store, artifact: Artifact) -> bool:
-    """Whether a file of the user's is a pickle, by its name or by how pickles begin (protocol 2 and later) and end."""
+    """Whether a file of the user's is a pickle, by its name or by how pickles begin (protocol 2 and later) and end; or
+    one of PyTorch's, which is a zip with a pickle in it."""
     if artifact.name.lower().endswith((".pkl", ".pickle")):
         return True
     with open(store.object_path(artifact.digest), "rb") as file:
         head = file.read(2)
+        if head == b"PK":
+            return _is_of_torch(file)
         if head[:1] != b"\x80" or head[1:] not in (b"\2", b"\3", b"\4", b"\5"):
             return False
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"."
+
+
+def _is_of_torch(file: IO[bytes]) -> bool:
+    import zipfile  # noqa: PLC0415 - start-up time
+
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = {name.partition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
+    return "data.pkl" in members and "constants.pkl" not in members  # with these it is a TorchScript program
 
 
 def zip_of(folder: str) -> io.BytesIO:

@@ -46,7 +46,7 @@ def may_load(digest: str, author: str | None) -> bool:
 
 
 def load_object(store: Store, digest: str, author: str | None = None) -> Any:
-    """Return the object of a pickle in the store.
+    """Return the object of a pickle in the store, or of a file that PyTorch has saved.
 
     Raises:
         MissingObject, CorruptObject: nothing was unpickled.
@@ -55,7 +55,7 @@ def load_object(store: Store, digest: str, author: str | None = None) -> Any:
     _require_allowed(digest, author)
     data = store.read_verified(digest)
     try:
-        return _unpickle(data)
+        return _load_torch(data) if data.startswith(b"PK") else _unpickle(data)
     except (Exception, SystemExit) as error:
         raise _load_error("the object", error, None) from error
 

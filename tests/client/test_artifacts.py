@@ -273,3 +273,12 @@ def test_the_bytes_of_a_pickle_come_back_as_the_object_whatever_their_name(run: 
     (tmp_path / "data.bin").write_bytes(b"\x80\x04 no pickle.")
     run.log_artifact("other", str(tmp_path / "data.bin"))
     assert run.get_artifact("other").read() == b"\x80\x04 no pickle."
+
+
+def test_an_archive_with_a_file_of_torchs_name_comes_as_bytes_where_it_is_none(
+    run: ExperimentRun, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x/data.pkl", b"no pickle")
+    run.log_artifact("a", str(tmp_path / "a.zip"))
+    assert run.get_artifact("a").read() == (tmp_path / "a.zip").read_bytes()

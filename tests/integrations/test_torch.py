@@ -99,3 +99,14 @@ def test_a_transformers_training_is_logged(client: Client, tmp_path: Path) -> No
     assert [epoch for _, _, epoch in run.get_observation("loss")] == [2, 4, 6, 8]
     assert [epoch for _, _, epoch in run.get_observation("eval_loss")] == [4, 8]
     assert run.get_metric("train_runtime") > 0 and run.get_metric("train_loss") > 0
+
+
+def test_what_torch_has_saved_comes_back_from_get_artifact(client: Client, tmp_path: Path) -> None:
+    run = client.set_experiment_run()
+    weights = {"a": torch.arange(3)}
+    torch.save(weights, tmp_path / "weights.pt")
+    run.log_artifact("weights", str(tmp_path / "weights.pt"))
+    with (tmp_path / "weights.pt").open("rb") as file:
+        run.log_artifact("stream", file)
+    for key in ("weights", "stream"):
+        assert run.get_artifact(key)["a"].tolist() == [0, 1, 2]
