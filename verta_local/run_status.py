@@ -100,7 +100,7 @@ def note_created(store: Store, run_id: str) -> None:
         _has_hooks = True
         import atexit  # noqa: PLC0415 - start-up time
 
-        from verta_store.store import before_termination  # noqa: PLC0415 - start-up time
+        from verta_store.opening import before_termination  # noqa: PLC0415 - start-up time
 
         atexit.register(_mark_at_exit)  # and so before the store's own, which seals
         before_termination(lambda: _mark(KILLED, "SIGTERM"))

@@ -5,7 +5,8 @@ The format document is `store/README.md`.
 
 from __future__ import annotations
 
-from .store import Store, close_all, open_store
+from .opening import close_all, open_store
+from .store import Store
 
 TYPE_CHECKING = False  # as type checkers read it
 if TYPE_CHECKING:

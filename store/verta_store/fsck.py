@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from . import claims, drive, ids, journal, packs, records, sealed_journals
 from . import digest as digests
+from .description import read_description
 from .errors import CorruptObject, MissingObject, StoreFormatError
 from .folder_copy import LINK_FROM_BYTES
 from .hashing import GONE, NO_FILE, hash_file, hash_many
@@ -20,7 +21,7 @@ from .listing import Listing
 from .manifest import Entry, path_below
 from .materialize import check_unpacked
 from .roots import Roots
-from .store import Store, read_description
+from .store import Store
 from .trash import Part
 
 _CLAIM_ADVICE = "the name stays taken, and nothing else depends on it; bring the file back from a copy of the store"

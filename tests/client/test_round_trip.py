@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from verta_local import Client
 from verta_store import Store
-from verta_store.store import read_description
+from verta_store.description import read_description
 
 KEY = st.text(string.ascii_letters + string.digits + "_-/", min_size=1, max_size=40)
 NUMBER = (

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from new_entities import new_run
 
-import verta_store.store
+import verta_store.opening
 from verta_store import Store, close_all, open_store
-from verta_store.store import read_description
+from verta_store.description import read_description
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def no_open_stores() -> Iterator[None]:
     """Closes what a test opened, and forgets it, so that a thousand examples do not leave a thousand stores."""
     yield
     close_all()
-    verta_store.store._open_stores.clear()
+    verta_store.opening._open_stores.clear()
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ from new_entities import new_run
 from steps import CHANGES, LOOKS, at_step
 
 from verta_store import Store, close_all, files, ids, leases, open_store, records
+from verta_store.description import read_description
 from verta_store.errors import MissingObject, StoreError
 from verta_store.fsck import verify
 from verta_store.gc import DAY_S, Rules, collect
 from verta_store.objects import Ref
 from verta_store.roots import RootReader
-from verta_store.store import read_description
 from verta_store.trash import Part
 
 AT_ONCE = Rules(minimum_grace_s=0, trash_wait_s=0)

@@ -24,7 +24,10 @@ ENGINE = [
     {"tree"},
     {"materialize"},
     {"contents"},
-    {"store", "__init__"},
+    {"parts"},
+    {"reading"},
+    {"store"},
+    {"opening", "__init__"},
     {"fsck"},
     {"gc", "repair", "sync"},
 ]  # fmt: skip

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from new_entities import new_run
 
 from verta_store import Store, ids, journal, open_store, records
+from verta_store.description import read_description
 from verta_store.digest import digests_in
 from verta_store.errors import UnknownEntity
 from verta_store.roots import DELETED, DROPPED, OVERWRITTEN, RootReader, Roots
-from verta_store.store import read_description
 
 NOW_MS = 1_800_000_000_000
 DAY_MS = 24 * 3600 * 1000

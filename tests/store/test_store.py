@@ -91,7 +91,7 @@ def test_a_damaged_description_is_one_sentence(tmp_path: Path, monkeypatch: pyte
 def test_a_newer_format_says_what_to_upgrade(store: Store) -> None:
     path = Path(store.root, "store.json")
     path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
-    verta_store.store._open_stores.clear()
+    verta_store.opening._open_stores.clear()
     with pytest.raises(StoreFormatError, match="pip install --upgrade verta_local"):
         open_store(store.root, store.cache_dir)
 
