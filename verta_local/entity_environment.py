@@ -90,6 +90,9 @@ class EntityWithEnvironment(EntityWithArtifacts):
             return self._store.read_verified(found.digest).decode("utf-8").split("\n")[:-1]
         return list(getattr(self.get_environment(), "pins", ())) if self.has_environment else []
 
-    def _environment_variables(self) -> dict[str, str]:
+    def _environment_spec(self) -> dict[str, Any]:
+        """What a serving process needs to know of the environment, besides the pins."""
         record: dict[str, Any] = self._store.values(self._id, ENVIRONMENT_SECTION).get(_ENVIRONMENT_KEY, {})
-        return dict(record.get("env_vars", {}))
+        found = {"env_vars": dict(record.get("env_vars", {})), "constraints": list(record.get("constraints", ()))}
+        pins = set(getattr(self.get_environment(), "pins", ())) if record else set()
+        return {**found, "install_lines": [line for line in record.get("requirements", ()) if line not in pins]}

@@ -146,7 +146,7 @@ class EntityWithModel(EntityWithSchema):
                 for key in keys
             },
             "requirements": self.get_requirements(),
-            "env_vars": self._environment_variables(),
+            **self._environment_spec(),
             "python": description.get("python", ""),
             "api": json.loads(self._store.read_verified(found[API_KEY].digest)) if API_KEY in found else None,
         }

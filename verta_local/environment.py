@@ -63,7 +63,8 @@ class Python(_Environment):
         requirements: a list of requirements. A name may be an import name: `sklearn` becomes `scikit-learn`. What
             has no `==` is pinned to the version installed here. A line that is no requirement (an option, an
             address) is kept as it is. None: all that is installed here.
-        constraints: a list of lines as in pip's constraints file, kept as they are.
+        constraints: a list of lines as in pip's constraints file, kept as they are. They, and the lines that are no
+            requirements, are given to the installer where a model needs an environment of its own.
         env_vars: a list of names, whose values are taken from this process, or a dict of names and values. They are
             set where the model is served, before it is loaded. They are stored as plain text: no secrets.
         apt_packages: names of system packages. Recorded, and never installed by us.

@@ -17,6 +17,7 @@ import pytest
 
 from verta_local import Client
 from verta_local.deployment import local
+from verta_local.environment import Python
 
 
 def make_wheel(folder: Path, name: str, version: str, source: str, requires: str = "") -> None:
@@ -103,6 +104,20 @@ def test_a_model_gets_an_environment_with_its_pins_and_nothing_of_ours(
     assert seen["flask"]  # none of the packages of the serving environment is seen
     assert all(path.startswith(seen["prefix"]) for path in seen["path"])
     assert "making an environment for vl_tiny_two==1.5" in Path(run.get_deployment_status()["log"]).read_text()
+
+
+def test_the_installer_gets_the_options_and_constraints_of_a_logged_environment(
+    store: Client, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--find-links` is where the wheels are found here; the constraint decides which one of two is taken."""
+    for installer in ("PIP", "UV"):
+        monkeypatch.delenv(f"{installer}_FIND_LINKS")
+    make_wheel(wheels, "vl_tiny_two", "2.5", "import vl_tiny_one\nONE = vl_tiny_one.VERSION\n", "vl_tiny_one")
+    run = store.set_experiment_run("a")
+    run.log_model(uses_tiny(), custom_modules=[])
+    run.log_environment(Python(["vl_tiny_two==2.5", f"--find-links {wheels}"], constraints=["vl_tiny_one<2"]))
+    run.deploy(wait=True)
+    assert run.get_deployed_model().predict(None)["one"] == "1.0"
 
 
 def test_an_environment_is_made_once_and_shared_by_what_needs_the_same(

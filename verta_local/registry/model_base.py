@@ -16,11 +16,13 @@ class VertaModelBase(abc.ABC):
     It need not be a subclass of this: any class with these methods is a class model. What a subclass gains is that a
     missing method is said when it is made, here, and not when it is deployed.
 
-    Two more methods are used where a model has them:
+    A model may have more:
 
     - ``batch_predict(self, df)`` answers `DeployedModel.batch_predict` with a pandas DataFrame;
     - ``model_test(self)`` is called when it is deployed, before it gets requests: an exception there fails the
-      deployment, with its traceback.
+      deployment, with its traceback;
+    - ``predict(self, input, headers)`` and ``batch_predict(self, df, headers)`` get the request's headers too, as a
+      dict with names in lower case, without the token.
     """
 
     @abc.abstractmethod

@@ -36,10 +36,16 @@ class CannotPrepare(Exception):
 
 
 def environment_for(
-    wanted: dict[str, Any], base: Interpreter, requirements: Sequence[str], say: Callable[[str], None]
+    wanted: dict[str, Any],
+    base: Interpreter,
+    requirements: Sequence[str],
+    say: Callable[[str], None],
+    constraints: Sequence[str] = (),
+    lines: Sequence[str] = (),
 ) -> Interpreter:
     """The interpreter of an environment with these pinned requirements, made now unless it is there already.
 
+    `constraints` and `lines` are those of pip's files: what `environment.Python` was given, options and addresses.
     `wanted` is what the model's process reported: {"missing": [pin and what is there instead, ...], "python": "3.11"
     or ""}. `say` is given a line for the model's log now and then. Takes a second to many minutes.
     Raises: CannotPrepare.
@@ -49,7 +55,9 @@ def environment_for(
     pins = sorted(pin for pin in requirements if _name_of(pin) not in _LENT)
     python = _find_python(str(wanted.get("python") or ""), base)
     version = wanted.get("python") or _version_of(base.executable)
-    key = hashlib.sha256(json.dumps([version, platform.machine(), *pins]).encode()).hexdigest()[:32]
+    more = {"constraints": list(constraints), "lines": list(lines)} if constraints or lines else None
+    parts = [version, platform.machine(), *pins, *([more] if more else [])]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     parent = Path(config.cache_dir()) / "environments"
     folder = parent / key
     try:
@@ -58,7 +66,7 @@ def environment_for(
             if not (folder / _MARKER).exists():
                 say(f"making an environment for {', '.join(pins)}")
                 start = time.monotonic()
-                _make(folder, python, pins, wanted, base)
+                _make(folder, python, pins, wanted, base, more or {})
                 say(f"the environment is ready after {time.monotonic() - start:.1f} s")
     except OSError as error:
         raise CannotPrepare(
@@ -72,11 +80,18 @@ def environment_for(
     return replace(base, executable=str(_python_in(folder)), environment=environment, is_own=True)
 
 
-def _make(folder: Path, python: str, pins: list[str], wanted: dict[str, Any], base: Interpreter) -> None:
+def _make(
+    folder: Path, python: str, pins: list[str], wanted: dict[str, Any], base: Interpreter, more: dict[str, list[str]]
+) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a maker that was killed
     installer = _Uv(folder, python, base) if shutil.which("uv") else _Pip(folder, python, base)
     try:
         installer.make()
+        for name, option in (("constraints", "-c"), ("lines", "-r")):
+            if more.get(name):
+                file = folder / f"{name}.txt"
+                file.write_text("\n".join(more[name]) + "\n", encoding="utf-8")
+                installer.options += [option, str(file)]
         said = installer.install(pins)
         if said is not None:
             raise CannotPrepare(_why(installer, pins, wanted, said))
@@ -110,6 +125,7 @@ class _Installer:
         self._folder = folder
         self._python = python
         self._base = base
+        self.options: list[str] = []
 
     def make(self) -> None:
         """An empty environment. Raises: CannotPrepare."""
@@ -153,7 +169,7 @@ class _Uv(_Installer):
 
     def install(self, pins: list[str], alone: bool = False) -> str | None:
         command = ["uv", "pip", "install", "--quiet", "--python", str(_python_in(self._folder))]
-        more = [*(["--no-deps"] if alone else []), *pins]
+        more = [*(["--no-deps"] if alone else []), *self.options, *pins]
         if self._run([*command, "--offline", *more]) is None:
             return None
         return self._run([*command, *more])
@@ -171,7 +187,8 @@ class _Pip(_Installer):
         inside = str(_python_in(self._folder))
         pip = [self._base.executable, "-m", "pip", "--python", inside] if self._outer else [inside, "-m", "pip"]
         options = ["install", "--quiet", "--no-input", "--retries", "1", *(["--no-deps", "--dry-run"] if alone else [])]
-        return self._run([*pip, *options, *pins]) if pins else None
+        wanted = [*self.options, *pins]
+        return self._run([*pip, *options, *wanted]) if wanted else None
 
 
 def _pip_version(base: Interpreter) -> tuple[int, ...]:

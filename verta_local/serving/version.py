@@ -275,9 +275,13 @@ class Version:
             environment_for,
         )
 
-        requirements = self.program.spec.get("requirements") or ()
+        spec = self.program.spec
+        requirements, constraints, lines = (
+            spec.get(name) or () for name in ("requirements", "constraints", "install_lines")
+        )
+        interpreter, say = self.program.interpreter, self.log.add_line
         try:
-            interpreter = environment_for(wanted, self.program.interpreter, requirements, self.log.add_line)
+            interpreter = environment_for(wanted, interpreter, requirements, say, constraints, lines)
         except CannotPrepare as error:
             with self._changed:
                 self._load_failed(self._replicas[0], str(error))
