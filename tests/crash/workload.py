@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from expectation import Expectation
 
-from verta_store import Ref, Store, close_all, open_store
+from verta_store import Ref, Store, close_all, folder_copy, open_store, workers
 from verta_store.errors import StoreError, StoreWriteError
 from verta_store.fsck import verify
 from verta_store.gc import Rules, collect
@@ -159,11 +159,25 @@ class Writer:
             "small": lambda: store.put_file(self._sources / "small"),
             "large": lambda: store.put_file(self._sources / "large"),
             "few": lambda: store.put_tree(self._sources / "few"),
-            "many": lambda: store.put_tree(self._sources / "many"),
+            "many": self._by_workers(lambda: store.put_tree(self._sources / "many")),
             "packed.zip": lambda: store.put_file(self._sources / "packed.zip"),
         }
         for name, put in puts.items():
             yield from self._artifact(store, run, name, put)
+
+    def _by_workers(self, put: Callable[[], Ref]) -> Callable[[], Ref]:
+        """The same, in the first run, by worker processes, which die with the one that is killed."""
+
+        def helped() -> Ref:
+            kept = folder_copy.WORKERS_FROM, folder_copy._TASK_FILES, workers.worker_count
+            if self._turn == "a":
+                folder_copy.WORKERS_FROM, folder_copy._TASK_FILES, workers.worker_count = 10, 4, lambda: 2
+            try:
+                return put()
+            finally:
+                folder_copy.WORKERS_FROM, folder_copy._TASK_FILES, workers.worker_count = kept
+
+        return helped
 
     def _artifact(
         self, store: Store, run: str, name: str, put: Callable[[], Ref]
