@@ -94,6 +94,8 @@ def load_model(spec: Mapping[str, Any]) -> Any:
         what = f"{logged.__qualname__}() of {_name_of(spec)}"
         raise _load_error(what, error, tree) from error
     _finish(checks, spec)
+    if isinstance(logged, type) and hasattr(os, "geteuid") and os.geteuid() == 0:
+        _require_untouched(store, spec)
     if isinstance(logged, type):
         served = model if callable(getattr(model, "predict", None)) else None
     else:
@@ -191,6 +193,23 @@ def _finish(checks: list[Callable[[], None]], spec: Mapping[str, Any]) -> None:
             check()
         except StoreError as error:
             raise LoadError(f"{_name_of(spec)} cannot be loaded: {error}") from error
+
+
+def _require_untouched(store: Store, spec: Mapping[str, Any]) -> None:
+    """Says at once what read-only modes keep everybody from but root, containers' usual user: a changed artifact.
+
+    Of folders of thousands of files only the next loading says it: a look at each takes too long.
+    """
+    for key, artifact in spec["artifacts"].items():
+        is_large = artifact.get("file_count", 0) >= _CHECKED_BESIDE_FROM
+        if artifact["kind"] in ("blob", "tree") and not is_large:
+            try:
+                store.check(artifact["kind"], artifact["digest"])
+            except StoreError as error:
+                raise LoadError(
+                    f"{_name_of(spec)} has written into its artifact {key!r} in the store, which only root can: "
+                    f"{error}. Let the model open a copy for writing (shutil.copy), or run it as an ordinary user"
+                ) from error
 
 
 def _module_tree(store: Store, spec: Mapping[str, Any]) -> ModuleTree | None:
