@@ -7,6 +7,7 @@ VertaLocalError
 │   └── EnvironmentUnmet            it needs other packages, or another Python
 ├── EntityMissing   (KeyError, AttributeError)  a project, experiment or run that was deleted
 ├── EntityExists    (ValueError, OSError)       a name that was to be new; also a requests.HTTPError, see below
+├── VersionLocked   (PermissionError)           a registered model version whose lock forbids it; as EntityExists
 ├── UnknownId       (ValueError)    a name or id of nothing in this store
 ├── RunEnded        (RuntimeError)  a value for a run that has ended
 ├── CodeNotFound    (OSError)       a repository or notebook that cannot be found
@@ -57,16 +58,26 @@ class EntityExists(VertaLocalError, ValueError, OSError):
     """
 
 
-def entity_exists(message: str) -> EntityExists:
+class VersionLocked(VertaLocalError, PermissionError):
+    """The lock of a registered model version forbids it. Its text has "403"; made as EntityExists is."""
+
+
+def entity_exists(message: str) -> VertaLocalError:
     """An EntityExists that Verta code catches too."""
+    return as_http_error(EntityExists, message, 409, "Conflict")
+
+
+def as_http_error(kind: type[VertaLocalError], message: str, status: int, reason: str) -> VertaLocalError:
+    """An error of ours; where the process has imported `requests`, it is also the `HTTPError` of that status."""
     requests = sys.modules.get("requests")
     http_error = getattr(requests, "HTTPError", None)
     if requests is None or not isinstance(http_error, type):
-        return EntityExists(message)
-    kind = type("EntityExists", (EntityExists, http_error), {"__reduce__": lambda error: (entity_exists, error.args)})
-    error: EntityExists = kind(message)
+        return kind(message)
+    rebuild = (kind, message, status, reason)
+    both = type(kind.__name__, (kind, http_error), {"__reduce__": lambda error: (as_http_error, rebuild)})
+    error: VertaLocalError = both(message)
     response = requests.Response()
-    response.status_code, response.reason = 409, "Conflict"
+    response.status_code, response.reason = status, reason
     vars(error).update(response=response, request=None)
     return error
 

@@ -205,10 +205,10 @@ def test_managed_content_comes_back_when_the_files_are_gone(client: Client, data
     for name in ("data/train.csv", "data/deep/test.csv", "single.txt"):
         os.unlink(name)
     whole = version.download_content()
-    assert whole == str(data / "dataset-download")
+    assert whole == str(data / "mdb-data-download")
     assert FilePath(whole, "data", "deep", "test.csv").read_text() == "3,4\n5,6\n"
     assert FilePath(whole, "single.txt").read_text() == "one"
-    assert version.download_content() == str(data / "dataset-download 1")
+    assert version.download_content() == str(data / "mdb-data-download 1")
     one = version.download_content("data/train.csv")
     assert (one, FilePath(one).read_text()) == (str(data / "train.csv"), "1,2\n")
     assert version.download_content("data/train.csv") == str(data / "train 1.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from verta_local import Client
 from verta_local.code import Git, Notebook
 from verta_local.dataset import Path as Files
 from verta_local.environment import Python
-from verta_local.registry import VertaModelBase, data_type, lock, stage_change, task_type, verify_io
+from verta_local.registry import DockerImage, VertaModelBase, data_type, lock, stage_change, task_type, verify_io
 from verta_local.registry.entities import RegisteredModel
 from verta_store import fsck, gc
 
@@ -218,7 +219,7 @@ def test_a_model_is_logged_read_replaced_and_taken_out(model: RegisteredModel, f
     assert version.has_model
     assert version.get_model()(artifacts=version.fetch_artifacts(["factor"])).predict(2) == 6
     assert "model.pkl" not in version.get_artifact_keys()
-    with pytest.raises(ValueError, match="overwrite=True"):
+    with pytest.raises(ValueError, match=r"model already exists.*overwrite=True"):
         version.log_model(Plain)
     version.log_model(Plain, overwrite=True)
     assert version.get_model()().predict(2) == 2
@@ -292,8 +293,6 @@ def test_what_was_deleted_says_so(client: Client, model: RegisteredModel, factor
 
 
 def test_entities_and_lists_can_be_pickled(client: Client, model: RegisteredModel, factor: str) -> None:
-    import pickle
-
     version = model.create_version("v1")
     data = client.set_dataset("d").create_version(Files(factor))
     for entity in (version, model, data, client.create_endpoint("p")):
@@ -373,6 +372,30 @@ def test_an_external_model_is_only_told_of(model: RegisteredModel) -> None:
     assert version.get_attribute("where") == "elsewhere" and not version.has_model
 
 
+def test_a_container_is_recorded(client: Client, model: RegisteredModel) -> None:
+    image = DockerImage(5000, "predict", "/health", "registry.example/search", tag="v1", env_vars={"A": "b"})
+    version = model.create_containerized_model(image, "v1", lock_level=lock.Closed())
+    assert version.get_docker() == image
+    assert (image.port, image.request_path, image.env_vars) == (5000, "/predict", {"A": "b"})
+    assert version.get_environment() == image.environment
+    assert version.lock_level == lock.Closed()
+    with pytest.raises(RuntimeError, match="unable to deploy"):
+        client.create_endpoint("p").update(version)
+    plain = model.create_version()
+    with pytest.raises(KeyError):
+        plain.get_docker()
+    plain.log_docker(image)
+    with pytest.raises(ValueError, match="overwrite=True"):
+        plain.log_docker(image)
+    plain.log_docker(DockerImage(1, "/a", "/b", "x", sha="a" * 64), overwrite=True)
+    assert plain.get_docker().port == 1
+    for wrong in ((lambda: plain.log_docker("x")), (lambda: DockerImage("1", "/a", "/b", "x", "v1"))):  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(ValueError):
+        DockerImage(70000, "/a", "/b", "x", "v1")
+
+
 def test_what_has_no_json_form_is_refused_where_it_is_tried(factor: str) -> None:
     scaler = Scaler({"factor": factor})
     assert scaler.predict([1]) == [1, 1, 1]
@@ -440,6 +463,15 @@ def test_locks_keep_a_version_as_it_is(model: RegisteredModel) -> None:
     with pytest.raises(TypeError):
         model.create_version("bad", lock_level="closed")
     assert not list(model.versions.find("name == bad"))
+
+
+def test_a_locked_version_raises_what_catches_a_refusal_of_a_server(model: RegisteredModel) -> None:
+    requests = pytest.importorskip("requests")
+    version = model.create_version(lock_level=lock.Closed())
+    with pytest.raises(requests.HTTPError, match="403") as refused:
+        version.add_label("x")
+    assert refused.value.response.status_code == 403
+    assert isinstance(pickle.loads(pickle.dumps(refused.value)), PermissionError)
 
 
 def test_every_verb_that_changes_a_version_minds_its_lock(model: RegisteredModel) -> None:

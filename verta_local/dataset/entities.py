@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TYPES = ("local", "s3", "big query", "atlas hive", "postgres")
 _CONTENTS: dict[str, type[Content]] = {each._type: each for each in (Path, S3, HDFS, Query)}
 _CONTENT_KEY = "content"
-_DOWNLOAD_FOLDER = "dataset-download"
+_DOWNLOAD_FOLDER = "mdb-data-download"  # as in Verta
 
 
 class Dataset(EntityWithTags):
@@ -188,7 +188,7 @@ class DatasetVersion(EntityWithTags):
         Args:
             component_path: a component's path, or that of a folder of components; all of them by default.
             download_to_path: the file or folder to write, made anew or written into. By default a new one in the
-                current folder with the last part of the component's path, or `dataset-download`; nothing is
+                current folder with the last part of the component's path, or `mdb-data-download`; nothing is
                 overwritten then.
 
         Raises:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from .model import RegisteredModel, RegisteredModels
-from .version import RegisteredModelVersion, RegisteredModelVersions, VersionLocked
+from .version import RegisteredModelVersion, RegisteredModelVersions
 
 __all__ = [
     "RegisteredModel",
     "RegisteredModelVersion",
     "RegisteredModelVersions",
     "RegisteredModels",
-    "VersionLocked",
 ]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from verta_store import Store
 
     from ..environment import Python
+    from .docker_image import DockerImage
 
 # As in Verta: how its web application tells kinds of versions apart.
 _LANGUAGE_ATTRIBUTE = "__verta_reserved__model_language"
@@ -248,6 +249,27 @@ class RegisteredModel(EntityWithLabels):
         """A new version that only tells of a model which lives elsewhere."""
         attributes = {**(attrs or {}), _LANGUAGE_ATTRIBUTE: "Unknown", _TYPE_ATTRIBUTE: "External"}
         return self.create_version(name, desc, labels, attributes, lock_level)
+
+    def create_containerized_model(
+        self,
+        docker_image: DockerImage,
+        name: str | None = None,
+        desc: str | None = None,
+        labels: Any = None,
+        attrs: dict[str, Any] | None = None,
+        lock_level: Any = None,
+    ) -> RegisteredModelVersion:
+        """A new version with a container that serves the model; see `RegisteredModelVersion.log_docker`."""
+        from .docker_image import DockerImage  # noqa: PLC0415 - start-up time
+
+        if not isinstance(docker_image, DockerImage):
+            raise TypeError(f"docker_image must be a DockerImage, not {type(docker_image).__name__}")
+        attributes = {**(attrs or {}), _LANGUAGE_ATTRIBUTE: "Unknown", _TYPE_ATTRIBUTE: "Standard Verta Model"}
+        level = check_lock_level(lock_level)
+        version = self.create_version(name, desc, labels, attributes)
+        version.log_docker(docker_image)
+        version.set_lock_level(level)
+        return version
 
     def _create_from_object(
         self,

@@ -16,7 +16,7 @@ from ..entity_datasets import EntityWithDatasets
 from ..entity_environment import ENVIRONMENT_SECTION
 from ..entity_model import API_KEY, ARTIFACTS_ATTRIBUTE, MODEL_KEY, MODEL_SECTION, MODULES_KEY, EntityWithModel
 from ..entity_tags import EntityWithLabels
-from ..errors import VertaLocalError
+from ..errors import KeyExists, KeyMissing, VersionLocked, as_http_error
 from ..lazy_list import LazyList
 from ..run_artifacts import RunArtifacts
 from .code_versions import EntityWithCodeVersions
@@ -27,15 +27,14 @@ from .words import from_word
 if TYPE_CHECKING:
     from verta_store import Store
 
+    from .docker_image import DockerImage
+
 # As in Verta: the model's own key, which the verbs of artifacts refuse.
 _RESERVED_KEY = "model"
 # Where the changes of stage are kept: <time>-<random> -> {"stage", "comment", "at"}.
 _STAGES_SECTION = "stages"
+_DOCKER_SECTION = "docker"
 _INTERNAL_PREFIX = "__"
-
-
-class VersionLocked(VertaLocalError, PermissionError):
-    """The version's lock forbids it. As in Verta, whose HTTPError is an OSError, its text has "403"."""
 
 
 class RegisteredModelVersion(
@@ -69,6 +68,47 @@ class RegisteredModelVersion(
     def has_model(self) -> bool:
         """Whether `log_model` was called."""
         return MODEL_KEY in self._artifacts()
+
+    def log_model(
+        self,
+        model: Any,
+        custom_modules: list[str] | None = None,
+        model_api: Any = None,
+        artifacts: list[str] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """As `ExperimentRun.log_model`. Raises ValueError, "model already exists", without `overwrite`."""
+        if not overwrite and self.has_model:
+            raise KeyExists(f"model already exists in {self._noun} {self._name!r}; consider setting overwrite=True")
+        super().log_model(model, custom_modules, model_api, artifacts, overwrite)
+
+    def log_docker(self, docker_image: DockerImage, model_api: Any = None, overwrite: bool = False) -> None:
+        """Logs a container that serves the model, a `verta_local.registry.DockerImage`, as its environment too.
+
+        Differs from Verta: a container is recorded and not run, so such a version cannot be deployed.
+
+        Raises:
+            TypeError: another type. ValueError: a container or environment is logged already.
+        """
+        from ..model_api import ModelAPI  # noqa: PLC0415 - start-up time
+        from .docker_image import DockerImage  # noqa: PLC0415
+
+        if not isinstance(docker_image, DockerImage):
+            raise TypeError(f"docker_image must be a DockerImage, not {type(docker_image).__name__}")
+        if model_api is not None and not isinstance(model_api, ModelAPI):
+            raise ValueError(f"model_api must be a ModelAPI, not {type(model_api).__name__}")
+        EntityWithModel.log_environment(self, docker_image.environment, overwrite)
+        record = {**docker_image.to_record(), "model_api": model_api.to_dict() if model_api else None}
+        self._put(_DOCKER_SECTION, {"image": record}, overwrite)
+
+    def get_docker(self) -> DockerImage:
+        """The container that was logged. Raises KeyError where there is none."""
+        from .docker_image import DockerImage  # noqa: PLC0415 - start-up time
+
+        found = self._values(_DOCKER_SECTION).get("image")
+        if found is None:
+            raise KeyMissing(f"no container in {self._noun} {self._name!r}; log one with log_docker(DockerImage(...))")
+        return DockerImage.from_record({name: value for name, value in found.items() if name != "model_api"})
 
     def del_model(self) -> None:
         """Takes the model out. Raises KeyError where there is none."""
@@ -221,10 +261,8 @@ def _guarded(verb: Callable[..., Any], *, is_removing: bool) -> Callable[..., An
     def checked(self: RegisteredModelVersion, *arguments: Any, **named: Any) -> Any:
         level = self.lock_level
         if level != Open() and not (is_removing and level != Closed()):
-            raise VersionLocked(
-                f"403: the version {self._name!r} is locked ({level}), which forbids {verb.__name__}(); "
-                "call set_lock_level(lock.Open()) first"
-            )
+            text = f"403: the version {self._name!r} is locked ({level}), which forbids {verb.__name__}()"
+            raise as_http_error(VersionLocked, f"{text}; call set_lock_level(lock.Open()) first", 403, "Forbidden")
         return verb(self, *arguments, **named)
 
     return checked
