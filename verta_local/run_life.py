@@ -81,8 +81,8 @@ class RunLife(EntityWithAttributes):
 
     def _is_of_this_process(self) -> bool:
         """Whether this process has created the run, so that it runs for as long as this process does."""
-        writer = self._store.writers_of([self._id]).get(self._id)
-        return writer is not None and writer.is_of_this_process()
+        birth = self._store.births([self._id]).get(self._id)
+        return birth is not None and birth.writer.is_of_this_process()
 
     @property
     def status(self) -> str:
@@ -105,8 +105,10 @@ class RunLife(EntityWithAttributes):
         return self._life().error
 
     def _life(self) -> run_status.Life:
-        row = self._row()
-        return run_status.life_of(row, self._values(FIELDS), self._store.writers_of([self._id]).get(self._id))
+        found = run_status.lives_of(self._store, {self._id: self._values(FIELDS)})
+        if self._id not in found:
+            self._row()  # says that it was deleted
+        return found[self._id]
 
     # -- nested runs -----------------------------------------------------------------------------------------------
 

@@ -24,8 +24,7 @@ from verta_store.records import FIELDS
 
 if TYPE_CHECKING:
     from verta_store import Store
-    from verta_store.query import EntityRow
-    from verta_store.writers import Writer
+    from verta_store.writers import Birth
 
 RUNNING, FINISHED, FAILED, KILLED = "running", "finished", "failed", "killed"
 ENDS = (FINISHED, FAILED, KILLED)
@@ -48,29 +47,37 @@ class Life(NamedTuple):
     error: str | None
 
 
-def life_of(row: EntityRow, fields: Mapping[str, Any], writer: Writer | None) -> Life:
-    """The life of a run by its own fields and the journal of its creator. The rule is above."""
-    start_ms = fields.get(START_TIME, row.created_ms)
+def lives_of(store: Store, fields: Mapping[str, Mapping[str, Any]]) -> dict[str, Life]:
+    """Run id -> its life, by the section `fields` of each. The rule is above. Without those that were deleted."""
+    births = store.births(list(fields))
+    # Each process is looked for once, whatever the number of its runs.
+    open_writers = {birth.writer for run_id, birth in births.items() if fields[run_id].get(STATUS) not in ENDS}
+    states = {writer: writer.state() for writer in open_writers}
+    return {run_id: _life(birth, fields[run_id], states.get(birth.writer, "")) for run_id, birth in births.items()}
+
+
+def _life(birth: Birth, fields: Mapping[str, Any], state: str) -> Life:
+    if not fields and state == "ended":
+        return Life(FINISHED, birth.created_ms, birth.updated_ms, None)
+    start_ms = fields.get(START_TIME, birth.created_ms)
     end_ms = fields.get(END_TIME)
     status = fields.get(STATUS)
     if status not in ENDS:
-        status = FINISHED if end_ms is not None else _derived(row, fields.get(PROCESS), writer)
+        status = FINISHED if end_ms is not None else _derived(birth, fields.get(PROCESS), state)
     if end_ms is None and status != RUNNING:
-        end_ms = row.updated_ms
+        end_ms = birth.updated_ms
     return Life(status, start_ms, end_ms, fields.get(ERROR))
 
 
-def _derived(row: EntityRow, process: Mapping[str, Any] | None, writer: Writer | None) -> str:
+def _derived(birth: Birth, process: Mapping[str, Any] | None, state: str) -> str:
     from verta_store.writers import process_runs  # noqa: PLC0415 - start-up time
 
-    if process is not None and process.get("host") == ids.host_id():
-        state = "running" if process_runs(int(process["pid"]), int(process["at"]) / 1000) else "died"
-    elif process is not None:
+    if process is not None:
         state = "elsewhere"
-    else:
-        state = writer.state() if writer is not None else "elsewhere"
+        if process.get("host") == ids.host_id():
+            state = "running" if process_runs(int(process["pid"]), int(process["at"]) / 1000) else "died"
     if state == "elsewhere":
-        return RUNNING if ids.now_ms() - row.updated_ms < SILENT_AFTER_MS else KILLED
+        return RUNNING if ids.now_ms() - birth.updated_ms < SILENT_AFTER_MS else KILLED
     return {"running": RUNNING, "ended": FINISHED, "died": KILLED}[state]
 
 

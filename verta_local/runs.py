@@ -11,7 +11,7 @@ from verta_store.records import ATTRIBUTES, FIELDS, HYPERPARAMETERS, METRICS
 from .errors import MissingExtra
 from .lazy_list import LazyList
 from .run import ExperimentRun
-from .run_status import ENDS, STATUS, Life, life_of
+from .run_status import Life, lives_of
 
 if TYPE_CHECKING:
     from verta_store import Store
@@ -85,19 +85,14 @@ class ExperimentRuns(LazyList[ExperimentRun]):
 
     def _lives(self, table: Table) -> list[Life]:
         """The lives of the runs of a table with the section `fields`."""
-        rows = {row.id: row for row in self._store.find(self._query)}
         fields: list[dict[str, Any]] = [{} for _ in table.ids]
         for (section, key), column in table.columns.items():
             if section == FIELDS:
                 for place, value in zip(column.positions or range(len(fields)), column.values, strict=True):
                     fields[place][key] = value
-        open_ones = [run_id for run_id, each in zip(table.ids, fields, strict=True) if each.get(STATUS) not in ENDS]
-        writers = self._store.writers_of(open_ones)
-        return [
-            # One that was deleted since the table was read has no row any more.
-            life_of(rows[run_id], each, writers.get(run_id)) if run_id in rows else Life("", 0, 0, None)
-            for run_id, each in zip(table.ids, fields, strict=True)
-        ]
+        found = lives_of(self._store, dict(zip(table.ids, fields, strict=True)))
+        deleted = Life("", 0, 0, None)  # since the table was read
+        return [found.get(run_id, deleted) for run_id in table.ids]
 
 
 def _series(pandas: Any, column: Column, places: Any) -> Any:

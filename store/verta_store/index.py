@@ -19,7 +19,7 @@ from .listing import Listing
 from .query import EntityRow
 from .records import JOURNAL, value_of
 from .selection import Selection
-from .writers import Writer
+from .writers import Birth, Writer
 
 _T = TypeVar("_T")
 
@@ -644,17 +644,24 @@ class Index:
         )
         return Author(*rows[0]) if rows else None
 
-    def writers_of(self, entity_ids: Sequence[str]) -> dict[str, Writer]:
-        """Entity id -> the journal of who created it first."""
-        found: dict[str, Writer] = {}
+    def births(self, entity_ids: Sequence[str]) -> dict[str, Birth]:
+        """Entity id -> by whom and when it was created; without those that are deleted or unknown."""
+        found: dict[str, Birth] = {}
+        writers: dict[int, Writer] = {}  # one object a journal, however many entities it created
         for begin in range(0, len(entity_ids), _PARAMETERS):
             part = entity_ids[begin : begin + _PARAMETERS]
             rows = self.run(
-                "SELECT e.id, j.stem, j.is_sealed FROM entities e JOIN journals j ON j.id = e.writer"
-                f" WHERE e.id IN ({','.join('?' * len(part))})",
+                "SELECT e.id, e.created_ms, e.updated >> 12, e.writer FROM entities e"
+                f" WHERE e.id IN ({','.join('?' * len(part))}) AND {_ALIVE}",
                 part,
             )
-            found.update((entity, Writer(stem, bool(sealed))) for entity, stem, sealed in rows)
+            unknown = {row[3] for row in rows} - writers.keys()
+            for number in unknown:
+                ((stem, sealed),) = self.run("SELECT stem, is_sealed FROM journals WHERE id = ?", (number,))
+                writers[number] = Writer(stem, bool(sealed))
+            found.update(
+                (entity, Birth(created, updated, writers[number])) for entity, created, updated, number in rows
+            )
         return found
 
     def tags_of_many(self, entity_ids: Sequence[str]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .columns import Table
     from .index import IndexState
     from .series import Columns, Point
-    from .writers import Writer
+    from .writers import Birth
 
 
 class ReadableStore(StoreParts):
@@ -152,10 +152,10 @@ class ReadableStore(StoreParts):
             raise UnknownEntity(f"the store {self.root} has no entity with the id {entity!r}", key=entity)
         return found
 
-    def writers_of(self, entities: Sequence[str]) -> dict[str, Writer]:
-        """Entity id -> the journal of who created it first, which tells whether that process is still there."""
+    def births(self, entities: Sequence[str]) -> dict[str, Birth]:
+        """Entity id -> when and by which process it was created, and its last change; without the deleted ones."""
         self.refresh()
-        return self._index.writers_of(entities)
+        return self._index.births(entities)
 
     def tags_of_many(self, entities: Sequence[str]) -> dict[str, list[str]]:
         """Entity id -> its tags, in the order of logging; without those that have none."""

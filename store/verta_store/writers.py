@@ -48,6 +48,14 @@ class Writer(NamedTuple):
             return 0, 0
 
 
+class Birth(NamedTuple):
+    """When an entity was created and last changed (ms since 1970), and who created it first."""
+
+    created_ms: int
+    updated_ms: int
+    writer: Writer
+
+
 def process_runs(pid: int, since_s: float) -> bool:
     """Whether a process of this host that ran at `since_s` (seconds since 1970) still does. On Windows always."""
     if pid <= 0 or sys.platform == "win32":  # there, `kill` with 0 ends the process

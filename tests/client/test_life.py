@@ -176,7 +176,7 @@ def test_another_hosts_run_is_running_for_a_day_after_its_last_change(
 
 
 def test_a_process_number_that_was_given_again_is_another_process(run: ExperimentRun) -> None:
-    writer = run._store.writers_of([run.id])[run.id]
+    writer = run._store.births([run.id])[run.id].writer
     assert writer.state() == "running" and writer.is_of_this_process()
     host, _, rest = writer.journal.partition("/")
     old = Writer(f"{host}/20200101t000000-{os.getpid()}-{rest[-8:]}", False)
