@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verta_store.names import safe_name
 from verta_store.records import ARTIFACTS
@@ -13,6 +13,9 @@ from . import artifacts as artifact_rules
 from . import values
 from .artifacts import Artifact
 from .entity_attributes import EntityWithAttributes
+
+if TYPE_CHECKING:
+    from verta_store import Store
 
 
 class EntityWithArtifacts(EntityWithAttributes):
@@ -43,10 +46,15 @@ class EntityWithArtifacts(EntityWithAttributes):
         Raises:
             KeyError: no such artifact.
             MissingObject, CorruptObject: its bytes are gone or damaged; a damaged pickle is never unpickled.
+            LoadError: an object that somebody else logged and that was not approved; or that does not load.
         """
         from .loading import load_object  # noqa: PLC0415 - start-up time
+        from .trust import author_of_value  # noqa: PLC0415 - start-up time
 
-        return artifact_rules.read_artifact(self._store, self._artifact(key), load_object)
+        def unpickle(store: Store, digest: str) -> Any:
+            return load_object(store, digest, author_of_value(store, self._id, ARTIFACTS, key))
+
+        return artifact_rules.read_artifact(self._store, self._artifact(key), unpickle)
 
     def download_artifact(self, key: str, download_to_path: str) -> str:
         """Copies an artifact to a path, checked, and returns the absolute path. Parent folders are made.

@@ -29,6 +29,7 @@ from .frameworks import FILE_METHOD, predictor
 from .requirements import unmet_pins
 from .stored_modules import ModuleTree, borrowed, install
 from .tracebacks import own_traceback
+from .trust import is_trusted
 
 # A folder of as many files is checked beside the loading of its model: a look at each takes 4 microseconds.
 _CHECKED_BESIDE_FROM = 1000
@@ -38,11 +39,11 @@ def may_load(digest: str, author: str | None) -> bool:
     """The policy in front of all logged code: whether the object `digest`, logged by `author`, may run here.
 
     Args:
-        author: who logged it, or None where that is not known.
+        author: who logged it ("user on host", see `trust`), or None where that is not known.
 
-    What lies in a store that this user opened may; this is the place for anything stricter.
+    What this user logged, or has approved, may.
     """
-    return True
+    return is_trusted(digest, author)
 
 
 def load_object(store: Store, digest: str, author: str | None = None) -> Any:
@@ -159,8 +160,11 @@ class _SparingUnpickler(pickle.Unpickler):
 
 def _require_allowed(digest: str, author: str | None) -> None:
     if not may_load(digest, author):
-        by = f", logged by {author}," if author else ""
-        raise LoadError(f"{digest}{by} may not be loaded here")
+        who = f"was logged by {author}" if author else "was logged by nobody known"
+        raise LoadError(
+            f"{digest[:19]} {who}, and loading it runs their code as you: if you trust them, approve it once with "
+            "run.trust(), or: verta-local trust RUN"
+        )
 
 
 def _artifact_paths(store: Store, spec: Mapping[str, Any]) -> tuple[dict[str, str], list[Callable[[], None]]]:

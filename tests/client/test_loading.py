@@ -24,6 +24,7 @@ from verta_local.loading import load_logged_model, load_model, load_object
 from verta_local.model import pack_model
 from verta_local.modules import stage_modules
 from verta_local.tracebacks import own_traceback
+from verta_local.trust import own_author
 from verta_store import open_store
 from verta_store.errors import CorruptObject, MissingObject
 
@@ -32,6 +33,7 @@ LOGGING = """
 import json, os, tempfile
 from verta_local.model import pack_model
 from verta_local.modules import stage_modules
+from verta_local.trust import own_author
 from verta_store import open_store
 
 def log(model, artifacts=None, custom_modules=None, requirements=()):
@@ -50,7 +52,7 @@ def log(model, artifacts=None, custom_modules=None, requirements=()):
             "run_name": "first", "project_id": "p",
             "model": {"digest": blob.digest, "size_bytes": blob.size_bytes, **packed.description()},
             "custom_modules": {"kind": "tree", "digest": tree.digest}, "artifacts": described,
-            "requirements": list(requirements), "python": packed.python, "api": packed.api}
+            "requirements": list(requirements), "python": packed.python, "api": packed.api, "author": own_author()}
     with open(os.environ["SPEC"], "w") as file:
         json.dump(spec, file)
     return spec
@@ -417,6 +419,7 @@ def logged(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
             "requirements": [],
             "python": packed.python,
             "api": packed.api,
+            "author": own_author(),
             **fields,
         }
 
@@ -487,7 +490,7 @@ def test_fetching_leaves_a_notebooks_class_as_it_is(logged: Callable[..., dict[s
     assert model.predict(None) == 2
     store = open_store(spec["store"], spec["cache_dir"])
     for value in (scope["Settings"](7), scope["Colour"].RED):
-        assert load_object(store, store.put_bytes(cloudpickle.dumps(value)).digest) == value
+        assert load_object(store, store.put_bytes(cloudpickle.dumps(value)).digest, own_author()) == value
     later = main_scope("class Model:\n    def predict(self, data): return 'defined again'\n")["Model"]
     assert load_logged_model(logged(later))().predict(None) == "defined again"
     assert load_logged_model(spec)().predict(None) == 2
@@ -559,14 +562,14 @@ def test_one_flipped_bit_in_a_pickle_is_refused_before_it_is_unpickled(
     spec["model"]["digest"] = digest
     damage(Path(store.object_path(digest)), 0)
     with pytest.raises(CorruptObject):
-        load_object(store, digest)
+        load_object(store, digest, own_author())
     with pytest.raises(CorruptObject):
         load_logged_model(spec)
     with pytest.raises(LoadError, match="the model of run 'first' cannot be loaded"):
         load_model(spec)
     assert not canary.exists()
     with pytest.raises(MissingObject):
-        load_object(store, "sha256:" + "0" * 64)
+        load_object(store, "sha256:" + "0" * 64, own_author())
 
 
 def test_a_changed_module_in_the_store_is_refused(place: Place) -> None:
@@ -770,10 +773,10 @@ def test_an_object_that_does_not_unpickle_is_a_load_error(logged: Callable[..., 
     """A file that only looks like a pickle."""
     spec = logged(lambda data: data)
     store = open_store(spec["store"], spec["cache_dir"])
-    assert load_object(store, store.put_bytes(pickle.dumps({"a": [1.5]})).digest) == {"a": [1.5]}
+    assert load_object(store, store.put_bytes(pickle.dumps({"a": [1.5]})).digest, own_author()) == {"a": [1.5]}
     for data in (b"no pickle", b"\x80\x05", pickle.dumps([1])[:-3]):
         with pytest.raises(LoadError, match="the object cannot be loaded"):
-            load_object(store, store.put_bytes(data).digest)
+            load_object(store, store.put_bytes(data).digest, own_author())
 
 
 def test_the_policy_stands_in_front_of_every_way_in(
@@ -789,11 +792,11 @@ def test_the_policy_stands_in_front_of_every_way_in(
         return False
 
     monkeypatch.setattr(loading, "may_load", refuse)
-    with pytest.raises(LoadError, match="logged by eve, may not be loaded here"):
+    with pytest.raises(LoadError, match="was logged by eve, and loading it runs their code"):
         load_model(spec)
-    with pytest.raises(LoadError, match="may not be loaded here"):
+    with pytest.raises(LoadError, match="approve it once"):
         load_logged_model({**spec, "custom_modules": None})
-    with pytest.raises(LoadError, match="may not be loaded here"):
+    with pytest.raises(LoadError, match="approve it once"):
         load_object(store, spec["model"]["digest"])
     assert asked == [
         (spec["custom_modules"]["digest"], "eve"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +242,106 @@ def test_an_ipv6_address_works_as_well(make_server: Any) -> None:
     server = make_server(host="::1")
     endpoint = server.deploy("Echo")
     assert DeployedModel(server.supervisor.url_of(endpoint)).predict(1) == 1
+
+
+HOSTILE_NAMES = [
+    "../../x",
+    "..\\..\\x",
+    "/etc/passwd",
+    "C:/x",
+    "\\\\host\\x",
+    "x/../../y",
+    "%2e%2e%2f",
+    "%252e",
+    "#/../",
+    "a\0b",
+    "CON",
+    "aux.txt",
+    "a:b",
+    "dot.",
+    "space ",
+    "~",
+    "-rf",
+    "x" * 10_000,
+    "\u202etxt.exe",
+    "e\u0301",
+    "\u00e9",
+    "",
+    "<script>alert(1)</script>",
+    "a\r\nX-Injected: 1",
+]
+ROUTES = [
+    ("POST", "/api/v1/predict/{}"),
+    ("POST", "/api/v1/batch-predict/{}"),
+    ("POST", "/v2/models/{}/infer"),
+    ("GET", "/v2/models/{}"),
+    ("GET", "/v2/models/{}/ready"),
+    ("GET", "/try/{}"),
+    ("GET", "/openapi.json?model={}"),
+    ("GET", "/admin/v1/deployments/{}"),
+    ("DELETE", "/admin/v1/deployments/{}"),
+]
+
+
+@pytest.mark.parametrize(("method", "route"), ROUTES)
+@pytest.mark.parametrize("times_encoded", [0, 1, 2])
+def test_hostile_names_in_a_url_meet_nothing(
+    server: Any, tmp_path: Path, method: str, route: str, times_encoded: int
+) -> None:
+    server.deploy("Echo")
+    before = sorted(str(path) for path in tmp_path.rglob("*") if path.name != "access.jsonl")
+    for name in HOSTILE_NAMES:
+        text = name
+        for _ in range(times_encoded):
+            text = urllib.parse.quote(text, safe="")
+        if (times_encoded == 0 and any(letter in name for letter in "\r\n\0 #")) or not text.isascii():
+            continue  # no request line can hold it as it is
+        head = f"{method} {route.format(text)} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n"
+        request = head + "Verta-Local-Admin: the admin token\r\nContent-Length: 1\r\n\r\n1"
+        answer = _raw(server.port, request.encode("latin-1"))
+        status = int(answer.split()[1])
+        assert (
+            status in (200, 400, 404, 405, 431) if route.startswith("/openapi") else status in (400, 404, 405, 431)
+        ), (
+            name,
+            answer,
+        )
+        head_of_answer, _, body = answer.partition(b"\r\n\r\n")
+        assert b"X-Injected" not in head_of_answer
+        assert b"<script>alert" not in body
+        assert b"root:" not in body
+    assert server.predict("still there").json == "still there"
+    assert sorted(str(path) for path in tmp_path.rglob("*") if path.name != "access.jsonl") == before
+
+
+def test_a_token_in_the_url_opens_nothing(server: Any) -> None:
+    server.deploy("Echo", token="secret")
+    for query in ("?token=secret", "?access_token=secret", "?Access-Token=secret"):
+        assert server.request("POST", f"/api/v1/predict/run-1{query}", b"1").status == 401
+
+
+def test_the_server_fetches_no_url_that_it_is_handed(server: Any) -> None:
+    server.deploy("Echo")
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0.3)
+        url = f"http://127.0.0.1:{trap.getsockname()[1]}/x"
+        for body in ({"url": url}, {"inputs": [url]}, {"$ref": url}):
+            for path in ("/api/v1/predict/run-1", "/v2/models/run-1/infer", "/invocations"):
+                server.request("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with pytest.raises(TimeoutError):
+            trap.accept()
+
+
+def test_two_lengths_or_a_length_and_chunks_are_refused(server: Any) -> None:
+    """Request smuggling: a proxy in front and this server must not read two different requests."""
+    server.deploy("Echo")
+    head = f"POST /api/v1/predict/run-1 HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n"
+    for lines in (
+        "Content-Length: 1\r\nContent-Length: 2\r\n",
+        "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: +1\r\n",
+        "Content-Length: -1\r\n",
+        "Transfer-Encoding: gzip\r\n",
+    ):
+        answer = _raw(server.port, (head + lines + "\r\n1\r\n\r\n0\r\n\r\n").encode())
+        assert int(answer.split()[1]) in (400, 501), (lines, answer)

@@ -35,7 +35,7 @@ CLIENT = [
     {"errors", "_version", "runtime"},
     {"artifacts", "client_settings", "code", "run_status", "system_metrics", "code_capture", "configuration", "credentials", "data_types", "images", "config", "config_files", "conflicts", "deployment_settings", "environment", "interpreter", "model_api", "modules", "observations", "pickling", "requirements",
      "display", "frameworks", "model_formats", "progress",
-     "stored_modules", "tracebacks", "values", "visibility"},
+     "stored_modules", "tracebacks", "trust", "values", "visibility"},
     {"deployment", "entity", "loading", "model", "serving"},
     {"lazy_list"},
     {"creation", "entity_attributes", "entity_artifacts", "entity_code", "entity_environment", "entity_schema", "entity_model", "entity_notes", "run_life",

@@ -44,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
         return command
 
     def add_process_settings(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--trust", action="store_true", help="run the code that others logged, from now on")
         command.add_argument("--replicas", type=int, default=None, help="processes of each model (1)")
         command.add_argument("--threads", type=int, default=None, help="predictions at a time in each process (4)")
         command.add_argument("--queue", type=int, default=None, metavar="COUNT", help="requests that may wait (128)")
@@ -104,6 +105,16 @@ def make_parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing what it prints, until Ctrl-C")
     logs.add_argument("-n", type=int, default=100, metavar="COUNT", help="the last so many lines (100); 0 for all")
     logs.add_argument("--access", action="store_true", help="its requests instead, a line of JSON each")
+    token = add(
+        "token", serving.token, "show or change what callers of a deployed run send", "verta-local token RUN --rotate"
+    )
+    token.add_argument("run_name", metavar="RUN")
+    token.add_argument("--rotate", action="store_true", help="make another one")
+    token.add_argument(
+        "--grace", type=maintenance.duration_s, default=0.0, metavar="TIME", help="the old one is good for so long (0)"
+    )
+    trust = add("trust", serving.trust, "let the code that others logged in a run run as you", "verta-local trust RUN")
+    trust.add_argument("run_name", metavar="RUN")
     status = add("status", serving.status, "list this user's deployments on this machine", "verta-local status")
     status.add_argument("--json", action="store_true", help="for programs")
 

@@ -1,4 +1,4 @@
-"""The commands about served models: serve, deploy, undeploy, status, predict, logs."""
+"""The commands about served models: serve, deploy, undeploy, status, predict, logs, token, trust."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from verta_store import Store
     from verta_store.query import EntityRow
 
+    from ..run import ExperimentRun
     from ..serving import ModelToServe, ServedModel
 
 
@@ -30,7 +31,7 @@ def serve(options: argparse.Namespace) -> int:
     store = open_chosen_store(options)
     if options.all == bool(options.runs):
         raise ValueError("say which runs to serve, or --all for those that are deployed on this machine")
-    models = _deployed(store, options) if options.all else [_to_serve(store, word) for word in options.runs]
+    models = _deployed(store, options) if options.all else [_to_serve(store, word, options) for word in options.runs]
     code: int = serve_foreground(
         models,
         host=options.host,
@@ -45,7 +46,7 @@ def serve(options: argparse.Namespace) -> int:
     return code
 
 
-def _to_serve(store: Store, word: str) -> ModelToServe:
+def _to_serve(store: Store, word: str, options: argparse.Namespace) -> ModelToServe:
     """The model of a run, or what the endpoint of that path serves."""
     from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
     from ..serving import ModelToServe  # noqa: PLC0415 - start-up time
@@ -53,7 +54,9 @@ def _to_serve(store: Store, word: str) -> ModelToServe:
     row = store.named("endpoint", None, word if word.startswith("/") else f"/{word}")
     if row is not None:
         return _endpoint_to_serve(store, row)
-    return ModelToServe(ExperimentRun(store, row_of(store, word)).model_spec(for_deployment=True))
+    run = ExperimentRun(store, row_of(store, word))
+    _require_trust(run, options)
+    return ModelToServe(run.model_spec(for_deployment=True))
 
 
 def _endpoint_to_serve(store: Store, row: EntityRow) -> ModelToServe:
@@ -77,7 +80,9 @@ def _deployed(store: Store, options: argparse.Namespace) -> list[ModelToServe]:
     found = []
     for row, note in deployed_here(store):
         if row.kind == "run":
-            spec = ExperimentRun(store, row).model_spec(for_deployment=True)
+            run = ExperimentRun(store, row)
+            _require_trust(run, options)
+            spec = run.model_spec(for_deployment=True)
             token = kept_token(spec, note.get("path"))
             found.append(ModelToServe(spec, note.get("path"), token, note.get("settings") or {}))
         else:
@@ -117,6 +122,7 @@ def predict(options: argparse.Namespace) -> int:
 def deploy(options: argparse.Namespace) -> int:
     """`verta-local deploy RUN`"""
     run = run_of(options)
+    _require_trust(run, options)
     status = run.deploy(
         path=options.path,
         token=options.token,
@@ -231,3 +237,51 @@ def _served_id(store: Store, word: str) -> str:
     from ..endpoint import Endpoint  # noqa: PLC0415 - start-up time
 
     return str(Endpoint(store, row).last_served()[0]["run_id"])
+
+
+def token(options: argparse.Namespace) -> int:
+    """`verta-local token RUN [--rotate [--grace TIME]]`"""
+    import secrets  # noqa: PLC0415 - only here
+
+    from ..deployment import local  # noqa: PLC0415 - start-up time
+
+    run = run_of(options)
+    found = run.get_deployment_status()
+    if found["status"] == "not deployed" or found.get("is_foreground"):
+        raise ValueError(f"run {run.name!r} is not deployed in the background; deploy it with: verta-local deploy RUN")
+    if not options.rotate:
+        print(found["token"] or "(none)")
+        return 0
+    made = secrets.token_urlsafe(32)
+    spec = {"store_id": run._store.id, "run_id": run.id, "project_id": run._project_id()}
+    route = str(found["route"])
+    path = route[len(spec["project_id"]) + 1 :] if route.startswith(f"{spec['project_id']}/") else None
+    local.set_token(spec, path, made, run.id, grace_s=options.grace)
+    print(made)
+    return 0
+
+
+def trust(options: argparse.Namespace) -> int:
+    """`verta-local trust RUN`"""
+    run = run_of(options)
+    run.trust()
+    print(f"the code that others logged in {plain(run.name)} may run as you on this machine")
+    return 0
+
+
+def _require_trust(run: ExperimentRun, options: argparse.Namespace) -> None:
+    """Asks once before somebody else's code runs. Raises: ValueError where it may not."""
+    from ..trust import is_trusted  # noqa: PLC0415 - start-up time
+
+    spec = run.model_spec(for_deployment=True)
+    digests = [part["digest"] for part in (spec["model"], spec["custom_modules"]) if part]
+    if all(is_trusted(digest, spec["author"]) for digest in digests):
+        return
+    said = f"the model of run {plain(run.name)!r} was logged by {plain(str(spec['author']))}: its code will run as you"
+    if not options.trust:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise ValueError(f"{said}; if you trust them, say --trust, or: verta-local trust {run.id[:8]}")
+        print(f"{said}. Trust it? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise ValueError("not trusted: nothing was run")
+    run.trust()

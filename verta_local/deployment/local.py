@@ -89,8 +89,10 @@ def deploy(
     return _public(status)
 
 
-def set_token(spec: dict[str, Any], path: str, token: str, run_id: str | None) -> None:
-    """Sets the token of what is, or will be, deployed at a path. `run_id` is what is served there now, if anything.
+def set_token(spec: dict[str, Any], path: str | None, token: str, run_id: str | None, *, grace_s: float = 0.0) -> None:
+    """Sets the token of what is, or will be, deployed at a path (None: at its run's id).
+
+    `run_id` is what is served there now, if anything; the token before is taken as well for `grace_s`.
 
     Raises:
         ValueError: a token that no header can carry. DeploymentError: it cannot be kept.
@@ -100,7 +102,8 @@ def set_token(spec: dict[str, Any], path: str, token: str, run_id: str | None) -
         admin = find() if run_id is not None else None
         if admin is not None:
             try:
-                admin.call("PUT", f"/deployments/{run_id}/token", {"store_id": spec["store_id"]}, checked)
+                query = {"store_id": spec["store_id"], "grace_s": f"{max(0.0, grace_s)}"}
+                admin.call("PUT", f"/deployments/{run_id}/token", query, checked)
             except SupervisorGone:
                 pass  # what is deployed next has it
             finally:

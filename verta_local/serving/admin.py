@@ -33,6 +33,7 @@ _LONGEST_WAIT_S = 30.0
 def make_app(supervisor: Supervisor) -> Flask:
     """The application of one supervisor."""
     app = Flask("verta_local.serving", static_folder=None)
+    app.url_map.merge_slashes = False  # a path with an empty part is unknown, and no reason to send anyone elsewhere
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(make_pages(supervisor))
     table = supervisor.table
@@ -126,7 +127,7 @@ def make_app(supervisor: Supervisor) -> Flask:
         if not isinstance(token, str):
             raise BadRequest("a token is a text")
         try:
-            endpoint.token = check_token(token)
+            endpoint.change_token(check_token(token) or "", request.args.get("grace_s", default=0.0, type=float))
         except ValueError as error:
             raise BadRequest(str(error)) from None
         return jsonify(supervisor.shown(endpoint)), 200

@@ -52,6 +52,7 @@ class Endpoint:
     def __init__(self, route: str, program: Program, token: str | None, log_folder: Path, launcher: Launcher) -> None:
         self.route = route
         self.token = token
+        self._old_token: tuple[str, float] | None = None  # still good until that time
         self.created_at = time.time()
         self.restarts: Counter[tuple[str, str]] = Counter()  # (run id, reason) -> how often
         self._log_folder = log_folder
@@ -139,6 +140,22 @@ class Endpoint:
         """Ends all children at once, whatever they are doing."""
         for version in self._stopped_versions("the server was stopped"):
             version.kill()
+
+    def change_token(self, token: str, grace_s: float = 0.0) -> None:
+        """Another token; the present one is taken as well for `grace_s`, so that callers can change theirs."""
+        old = self.token
+        self._old_token = (
+            (old, time.monotonic() + grace_s) if old is not None and grace_s > 0 and old != token else None
+        )
+        self.token = token
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Those that open it now; none: it is open to everybody on this machine."""
+        if self.token is None:
+            return ()
+        old = self._old_token
+        return (self.token,) if old is None or time.monotonic() > old[1] else (self.token, old[0])
 
     # ---- answering ----
 

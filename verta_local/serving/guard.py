@@ -77,16 +77,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class HasToken(Protocol):
-    """What is protected by a token, or by none."""
+class HasTokens(Protocol):
+    """What is protected by tokens, each of which opens it, or by none."""
 
     @property
-    def token(self) -> str | None: ...
+    def tokens(self) -> tuple[str, ...]: ...
 
 
-def token_refusal(environ: dict[str, Any], protected: HasToken) -> str | None:
+def token_refusal(environ: dict[str, Any], protected: HasTokens) -> str | None:
     """Why a request is refused with 401, or None: it has the token in Access-Token, or as a bearer's."""
-    if protected.token is None:
+    wanted = protected.tokens
+    if not wanted:
         return None
     given = environ.get("HTTP_ACCESS_TOKEN", "")
     if not given:
@@ -94,7 +95,8 @@ def token_refusal(environ: dict[str, Any], protected: HasToken) -> str | None:
         given = bearer.strip() if scheme.lower() == "bearer" else ""
     if not given:
         return "the header Access-Token is missing"
-    return None if token_matches(given, protected.token) else "the Access-Token is not the one of this model"
+    is_good = any([token_matches(given, each) for each in wanted])  # a list: all are compared
+    return None if is_good else "the Access-Token is not the one of this model"
 
 
 def token_matches(given: str, wanted: str) -> bool:

@@ -1,0 +1,104 @@
+"""Whose logged code may run here: what this user logged, or has approved, by digest and author.
+
+Unpickling runs code of whoever logged the object. In a store that several people write, an object of somebody else's
+is asked about once; the answer is kept in this user's own state folder (mode 0600), never in the store.
+
+An author is a text: "user on host", as their journal states it. A journal's word is not believed where its file
+belongs to another user of the system: then it is "user (uid 1005) on host", which is nobody's own name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verta_store import ids
+from verta_store.listing import OPEN_SUFFIX, SEALED_SUFFIX
+
+from . import config
+
+if TYPE_CHECKING:
+    from verta_store import Store
+
+_FILE = "trusted.json"
+_JOURNAL_ENDS = (OPEN_SUFFIX, SEALED_SUFFIX)
+_NOBODY = 65534  # what a network drive or a container shows where it cannot map the owner: it tells nothing
+
+
+def own_author() -> str:
+    """This user as an author."""
+    return f"{ids.user_name()} on {ids.host_name()}"
+
+
+def is_own(author: str) -> bool:
+    """Whether an author is this user, on whatever host."""
+    return author.rpartition(" on ")[0] == ids.user_name()
+
+
+def is_trusted(digest: str, author: str | None) -> bool:
+    """Whether the code of an object may run: it is this user's own, or was approved. Not where no author is known."""
+    if author is None:
+        return False
+    return is_own(author) or author in _approvals().get(digest, ())
+
+
+def approve(digests: Iterable[str], author: str) -> None:
+    """Remembers that what `author` logged may run here. Raises: OSError."""
+    approvals = _approvals()
+    for digest in digests:
+        approvals[digest] = sorted({*approvals.get(digest, ()), author})
+    file = _path()
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(approvals, stream, indent=1)
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def author_of_value(store: Store, entity: str, section: str, key: str) -> str | None:
+    """Who logged the value that counts; None where no journal is known to hold it."""
+    rows = store.select(
+        "SELECT j.user, j.host, j.stem FROM vals v JOIN entities e ON e.num = v.entity JOIN keys k ON k.id = v.key"
+        " JOIN journals j ON j.id = v.writer WHERE e.id = ? AND k.section = ? AND k.key = ?",
+        (entity, section, key),
+    )
+    if not rows:
+        return None
+    user, host, stem = rows[0]
+    owner = _owner_of(os.path.join(store.root, "journals", stem))
+    is_others = owner is not None and owner != os.getuid()
+    return f"{user} (uid {owner}) on {host}" if is_others else f"{user} on {host}"
+
+
+def _owner_of(path: str) -> int | None:
+    """The user id that a journal belongs to; None where the system, or a packed journal, does not tell."""
+    if not hasattr(os, "getuid"):
+        return None
+    for end in _JOURNAL_ENDS:
+        try:
+            owner = os.stat(path + end).st_uid
+            return None if owner == _NOBODY else owner
+        except OSError:
+            continue
+    return None
+
+
+def _path() -> Path:
+    return config.state_dir() / _FILE
+
+
+def _approvals() -> dict[str, list[str]]:
+    try:
+        found = json.loads(_path().read_bytes())
+        return {str(digest): [str(author) for author in authors] for digest, authors in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}  # none yet, or damaged: then they are asked for again
