@@ -276,7 +276,8 @@ def dataframe(bench: Bench) -> Iterator[Result]:
         return pandas.DataFrame(rows, columns=["id", "key", "value"]).pivot(index="id", columns="key", values="value")
 
     runs = data.client.expt_runs
-    assert runs.as_dataframe().shape == floor().shape  # type: ignore[attr-defined]
+    values = runs.as_dataframe().filter(regex=r"^(hpp|metric)\.")  # without status, times and tags, which cost us more
+    assert values.shape == floor().shape, "floor and product must make the same frame"  # type: ignore[attr-defined]
     work = f"as_dataframe of {len(data.run_ids):,} runs x 40"
     pairs = bench.compare(floor, runs.as_dataframe)
     yield pairs.result(work, "SQL rows to pandas", at_most_ratio=0.4, amount=len(data.run_ids))
