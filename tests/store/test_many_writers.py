@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -171,6 +172,54 @@ print(json.dumps(refs[:3]))
     assert len({tuple(refs) for refs in printed}) == 1
     assert len(list(Path(store.root, "trees").rglob("*.manifest"))) == 1
     assert not os.listdir(Path(store.root, "trash")) and not os.listdir(Path(store.root, "tmp"))
+    assert verify(store, deep=True).is_clean
+
+
+def _other_python() -> str:
+    """A Python of another minor version that can run the engine; '' where there is none on the path."""
+    for minor in range(10, 20):
+        found = shutil.which(f"python3.{minor}")
+        if found is None or minor == sys.version_info.minor:
+            continue
+        if subprocess.run([found, "-c", "import sqlite3, zlib, hashlib"], capture_output=True).returncode == 0:
+            return found
+    return ""
+
+
+def test_two_interpreters_of_different_versions_share_a_store_and_its_index(store: Store, tmp_path: Path) -> None:
+    other = _other_python()
+    if not other:
+        pytest.skip("no other Python on the path")
+    code = """
+store = open_store(root, cache)
+run = new_run(store, "one")
+for value in range(60):
+    store.put(run, "metrics", {f"{number}/{value}": value / 3})
+    store.add_points(run, "loss", [(float("nan") if value % 7 == 0 else value, value, value)])
+    if value % 10 == 0:
+        ref = store.put_bytes(b"of both %d" % value)
+        store.check("blob", ref.digest)
+        assert store.values(run, "metrics")[f"{number}/{value}"] == value / 3
+store.close()
+print(json.dumps(list(sys.version_info[:2])))
+"""
+    go = tmp_path / "go"
+    interpreters = [sys.executable, other, sys.executable, other]
+    workers = [
+        subprocess.Popen(
+            [python, "-c", HEAD + code, store.root, str(tmp_path / "cache"), str(go), str(number)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number, python in enumerate(interpreters)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+    go.touch()
+    versions = {worker.communicate()[0] for worker in workers}
+    assert [worker.returncode for worker in workers] == [0] * 4 and len(versions) == 2
+    (run,) = (row.id for row in store.find(Query("run")))
+    assert len(store.values(run, "metrics")) == 240 and len(store.points(run, "loss")) == 240
     assert verify(store, deep=True).is_clean
 
 
