@@ -271,6 +271,25 @@ for _ in range(3):
     assert sorted(each.version for each in dataset.versions) == list(range(1, 10))
 
 
+def test_a_writer_that_dies_makes_a_whole_version_or_none(client: Client, data: FilePath) -> None:
+    dataset = client.set_dataset("d")
+    client.flush()
+    code = f"""
+import os
+from verta_local import Client
+from verta_local.dataset import Path
+client = Client({client.store_path!r})
+dataset = client.get_dataset("d")
+client._store.create = lambda *arguments, **named: os._exit(9)
+dataset.create_version(Path("data", enable_mdb_versioning=True))
+"""
+    died = subprocess.run([sys.executable, "-c", code], cwd=data, stdout=subprocess.DEVNULL)
+    assert died.returncode == 9
+    assert len(dataset.versions) == 0
+    assert dataset.create_version(Path("data", enable_mdb_versioning=True)).version == 2
+    assert fsck.verify(client._store, deep=True).is_clean
+
+
 # -- on runs -----------------------------------------------------------------------------------------------------------
 
 

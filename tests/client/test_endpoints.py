@@ -155,6 +155,7 @@ def test_runs_and_versions_take_turns_and_no_request_is_lost(client: Client, tmp
     # What is served stays, whatever is deleted.
     second.delete()
     version.delete()
+    assert endpoint.get_status()["components"][0]["model_version_id"] == version.id
     gc.collect(client._store, grace_s=0, is_alone=True)
     assert fsck.verify(client._store, deep=True).is_clean
     assert client._store.read_verified(client._store.values(endpoint.id, "artifacts")["served/0"]["digest"])
@@ -189,7 +190,10 @@ def test_an_update_that_fails_says_why_and_the_present_model_goes_on(client: Cli
         endpoint.update(broken, wait=True)
     assert endpoint.get_status()["status"] == "error"
     good = run_that_says(client, tmp_path, "one")
-    endpoint.update(good, wait=True)
+    # A canary, too: there is nothing to be careful of beside a model that does not load.
+    strategy = CanaryUpdateStrategy(interval=1, step=0.1)
+    strategy.add_rule(MaximumAverageLatencyThresholdRule(5))
+    endpoint.update(good, strategy, wait=True)
     with pytest.raises(RuntimeError, match=r"(?s)endpoint update failed;.*the model is broken"):
         endpoint.update(broken, wait=True)
     assert endpoint.get_deployed_model().predict("x") == "one"

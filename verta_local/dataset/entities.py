@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from verta_store import ids
 from verta_store.query import Query as StoreQuery
-from verta_store.records import ARTIFACTS, FIELDS
+from verta_store.records import ARTIFACTS, ATTRIBUTES, FIELDS
 
 from .. import creation
 from ..artifacts import Artifact, copy_writable
@@ -101,7 +101,8 @@ class Dataset(EntityWithTags):
             fields["description"] = desc
         # The values first and the entity last: who dies in between has made no version without content.
         version_id = ids.entity_id(DatasetVersion._kind, self._id, str(number), 0)
-        self._store.put_all(version_id, {ARTIFACTS: records, FIELDS: fields, "attributes": attributes}, overwrite=True)
+        # Plainly, not as an overwrite: of two stores that were apart and are joined, the first keeps its content.
+        self._store.put_all(version_id, {ARTIFACTS: records, FIELDS: fields, ATTRIBUTES: attributes})
         self._store.add_tags(version_id, tag_list)
         row = self._store.create(DatasetVersion._kind, self._id, str(number), is_fresh_name=True, at_ms=date_created)
         self._store.flush()

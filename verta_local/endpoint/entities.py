@@ -93,7 +93,8 @@ class Endpoint(EntityWithAttributes):
         def deploy(share: float | None, *, is_waiting: bool = True) -> dict[str, Any]:
             return local.deploy(spec, path=self.path, wait=is_waiting, canary=share, replicas=replicas)
 
-        if isinstance(strategy, CanaryUpdateStrategy) and self._served() is not None:
+        present = self._served()
+        if isinstance(strategy, CanaryUpdateStrategy) and present is not None and present["status"] != "error":
             canary = strategy
 
             def drive() -> None:
@@ -280,11 +281,14 @@ class Endpoint(EntityWithAttributes):
 
     def _component(self, found: dict[str, Any], share: float) -> dict[str, Any]:
         model_id = str(found["run_id"]).rpartition("~")[2]
-        try:
-            is_run = self._store.entity(model_id).kind == ExperimentRun._kind
-        except KeyError:  # deleted since
-            is_run = True
-        key = "run_id" if is_run else "model_version_id"
+        updates = self._values(_UPDATES_SECTION).values()
+        is_version = any(update.get("model_version_id") == model_id for update in updates)
+        if not is_version:
+            try:
+                is_version = self._store.entity(model_id).kind == RegisteredModelVersion._kind
+            except KeyError:
+                pass  # deleted since
+        key = "model_version_id" if is_version else "run_id"
         return {"status": found["status"], "message": found["message"], "ratio": share, key: model_id}
 
     def _last_update(self) -> dict[str, Any] | None:
