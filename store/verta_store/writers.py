@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import os
 import sys
 import time
@@ -41,6 +40,8 @@ class Writer(NamedTuple):
 
     def _process(self) -> tuple[int, float]:
         """The number of the process, and when it began the journal; (0, 0) where the name is none of ours."""
+        import calendar  # noqa: PLC0415 - start-up time: every index needs this module, few ask for this
+
         try:
             stamp, pid, _ = self.journal.partition("/")[2].split("-")
             return int(pid), calendar.timegm(time.strptime(stamp, "%Y%m%dt%H%M%S"))
