@@ -25,7 +25,7 @@ def serve(options: argparse.Namespace) -> int:
     def announce(models: list[ServedModel]) -> None:
         for model in models:
             print(f"serving {plain(model.run_name)}\n  url    {model.url}\n  token  {model.token or '(none)'}")
-            print(f"  try    {model.curl}")
+            print(f"  try    {model.curl}\n  page   {model.page}")
         print("Ctrl-C ends it; requests in flight are answered.", flush=True)
 
     store = open_chosen_store(options)

@@ -21,6 +21,7 @@ from verta_local.serving.guard import token_matches
 from verta_local.serving.process import DEFAULT_LOADER, Program
 from verta_local.serving.protocol_pages import make_pages
 from verta_local.serving.table import BadRequest, Stopping
+from verta_local.serving.try_pages import make_try_pages
 
 if TYPE_CHECKING:
     from verta_local.serving.supervisor import Supervisor
@@ -36,6 +37,7 @@ def make_app(supervisor: Supervisor) -> Flask:
     app.url_map.merge_slashes = False  # a path with an empty part is unknown, and no reason to send anyone elsewhere
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(make_pages(supervisor))
+    app.register_blueprint(make_try_pages(supervisor))
     table = supervisor.table
 
     @app.errorhandler(HTTPException)

@@ -22,6 +22,7 @@ from verta_local.serving.background import state_of, write_private
 from verta_local.serving.endpoint import DEPLOYED, ERROR, Endpoint
 from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import DEFAULT_LOADER, Program
+from verta_local.serving.routes import TRY_PREFIX
 from verta_local.serving.supervisor import StateFolderError, Supervisor, fail
 
 _FOLLOW_EVERY_S = 0.2
@@ -29,13 +30,14 @@ _FOLLOW_EVERY_S = 0.2
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What a user needs to reach one served model; `curl` is a command line that can be pasted into a shell."""
+    """What a user needs to reach one served model; `curl` is for a shell, `page` the URL to try it in a browser."""
 
     run_id: str
     run_name: str
     url: str
     token: str | None
     curl: str
+    page: str
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,8 @@ def _served(supervisor: Supervisor, endpoint: Endpoint) -> ServedModel:
     words = ["curl", "-X", "POST", url, "-d", "[1, 2, 3]"]
     if endpoint.token is not None:
         words += ["-H", f"Access-Token: {endpoint.token}"]
-    return ServedModel(spec["run_id"], spec.get("run_name") or "", url, endpoint.token, shlex.join(words))
+    page = f"{supervisor.base_url}{TRY_PREFIX}{endpoint.route}"
+    return ServedModel(spec["run_id"], spec.get("run_name") or "", url, endpoint.token, shlex.join(words), page)
 
 
 def _follow(path: Path, at_byte: int) -> None:

@@ -9,6 +9,7 @@ from verta_local.serving import frames
 PREDICT_PREFIX = "/api/v1/predict/"
 BATCH_PREDICT_PREFIX = "/api/v1/batch-predict/"
 INFERENCE_PREFIX = "/v2/models/"
+TRY_PREFIX = "/try/"
 INVOCATIONS_PATH = "/invocations"
 _INFER = "/infer"
 _VERSIONS = "/versions/"
