@@ -14,6 +14,7 @@ from verta_store.names import is_archive
 from . import progress
 from .errors import LoadError
 
+SETUP_SCRIPT_KEY = "setup_script"
 # As in Verta (later clients): what `log_model` and its like write under these keys is theirs.
 RESERVED_KEYS = (
     "custom_modules",
@@ -22,7 +23,7 @@ RESERVED_KEYS = (
     "requirements.txt",
     "train_data",
     "tf_saved_model",
-    "setup_script",
+    SETUP_SCRIPT_KEY,
 )
 EMPTY = "object contains no data"
 _COPY_BYTES = 1 << 20

@@ -7,7 +7,7 @@ from typing import Any
 
 from verta_store.records import ARTIFACTS, ATTRIBUTES
 
-from .artifacts import Artifact, check_artifact_keys, store_artifact
+from .artifacts import SETUP_SCRIPT_KEY, Artifact, check_artifact_keys, store_artifact
 from .entity_environment import REQUIREMENTS_KEY
 from .entity_schema import EntityWithSchema
 
@@ -142,6 +142,7 @@ class EntityWithModel(EntityWithSchema):
             "store_id": self._store.id,
             "run_id": self._id,
             "run_name": self._name,
+            "noun": self._noun,
             "project_id": self._project_id(),
             "model": {
                 "kind": model.kind,
@@ -162,6 +163,7 @@ class EntityWithModel(EntityWithSchema):
                 }
                 for key in keys
             },
+            "setup_script": {"digest": found[SETUP_SCRIPT_KEY].digest} if SETUP_SCRIPT_KEY in found else None,
             "requirements": self.get_requirements(),
             **self._environment_spec(),
             "author": author_of_value(self._store, self._id, ARTIFACTS, MODEL_KEY),

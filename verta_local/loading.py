@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import io
+import linecache
 import os
 import pickle
 import pickletools
@@ -33,6 +34,8 @@ from .trust import is_trusted
 
 # A folder of as many files is checked beside the loading of its model: a look at each takes 4 microseconds.
 _CHECKED_BESIDE_FROM = 1000
+
+_SETUP_SCRIPT = "<setup script>"  # its name in tracebacks
 
 
 def may_load(digest: str, author: str | None) -> bool:
@@ -85,6 +88,7 @@ def load_model(spec: Mapping[str, Any]) -> Any:
         tree = _module_tree(store, spec)
         if tree is not None:
             install(tree)
+        _run_setup_script(store, spec)
         logged = _read_model(store, spec, tree)
     except StoreError as error:
         raise LoadError(f"{_name_of(spec)} cannot be loaded: {error}") from error
@@ -107,6 +111,21 @@ def load_model(spec: Mapping[str, Any]) -> Any:
     if served is None:
         raise LoadError(f"{_name_of(spec)} has no method predict(data); it is of type {type(model).__qualname__}")
     return served
+
+
+def _run_setup_script(store: Store, spec: Mapping[str, Any]) -> None:
+    """Runs what `log_setup_script` was given. Raises LoadError with the script's own traceback."""
+    script = spec.get("setup_script")
+    if not script:
+        return
+    _require_allowed(script["digest"], spec.get("author"))
+    code = store.read_verified(script["digest"]).decode("utf-8")
+    # The traceback shows the script's lines, though they are in no file.
+    linecache.cache[_SETUP_SCRIPT] = (len(code), None, code.splitlines(keepends=True), _SETUP_SCRIPT)
+    try:
+        exec(compile(code, _SETUP_SCRIPT, "exec", dont_inherit=True), {"__name__": "__setup_script__"})
+    except (Exception, SystemExit) as error:
+        raise _load_error(f"the setup script of {_name_of(spec)}", error, None) from error
 
 
 def load_logged_model(spec: Mapping[str, Any]) -> Any:
@@ -346,7 +365,7 @@ def _holds_code(data: bytes) -> bool:
 
 
 def _name_of(spec: Mapping[str, Any]) -> str:
-    return f"the model of run {spec.get('run_name') or spec.get('run_id')!r}"
+    return f"the model of {spec.get('noun') or 'run'} {spec.get('run_name') or spec.get('run_id')!r}"
 
 
 def _load_error(

@@ -7,12 +7,11 @@ from typing import Any
 
 from . import artifacts as artifact_rules
 from . import values
-from .artifacts import Artifact
+from .artifacts import SETUP_SCRIPT_KEY, Artifact
 from .entity_artifacts import EntityWithArtifacts
 
-# As in Verta: reserved keys, written by their own verbs.
+# As in Verta: a reserved key, written by its own verb.
 TRAINING_DATA_KEY = "train_data"
-SETUP_SCRIPT_KEY = "setup_script"
 
 _IMAGE = "IMAGE"
 
@@ -98,7 +97,9 @@ class RunArtifacts(EntityWithArtifacts):
         self._log_artifact(TRAINING_DATA_KEY, store, overwrite)
 
     def log_setup_script(self, script: str, overwrite: bool = False) -> None:
-        """Logs Python code that is to run before the model is loaded (artifact "setup_script").
+        """Logs Python code that runs before the model is loaded to be served (artifact "setup_script").
+
+        It runs in the model's own process, once the model's modules can be imported. `get_model` does not run it.
 
         Raises:
             TypeError: not a text. SyntaxError: not Python; the message names the line. ValueError: there is one.

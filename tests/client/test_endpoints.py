@@ -267,6 +267,20 @@ def test_a_config_file_says_what_to_update_to(client: Client, tmp_path: Path) ->
         endpoint.update_from_config(tmp_path / "update.txt")
 
 
+def test_the_setup_script_runs_before_the_model_is_loaded(client: Client, tmp_path: Path) -> None:
+    run = run_that_says(client, tmp_path, "one")
+    version = client.set_registered_model("m").create_version_from_run(run)
+    version.log_setup_script("import os\nos.environ['SET_UP'] = 'done'\n")
+    endpoint = client.create_endpoint("p")
+    endpoint.update(version, wait=True)
+    assert endpoint.get_deployed_model().predict("$SET_UP") == "done"
+    version.log_setup_script("first = 1\nsecond = first / 0\n", overwrite=True)
+    with pytest.raises(RuntimeError) as failed:
+        endpoint.update(version, wait=True)
+    for part in ("setup script", "line 2", "second = first / 0", "ZeroDivisionError", f"version {version.name!r}"):
+        assert part in str(failed.value)
+
+
 def test_what_a_model_notes_is_in_its_log(client: Client, tmp_path: Path) -> None:
     endpoint = client.create_endpoint("p")
     endpoint.update(run_that_says(client, tmp_path, "one"), wait=True)
