@@ -1,10 +1,10 @@
 """The server that deployed models run in: one small supervisor, one child process a model.
 
-    frames  wire  logfile  guard  metrics                  what travels, how it is read, who may speak
-    child, nursery                                          the model's process, and the warm parent of its forks
-    launch                                                  how such a process is started
-    process > version > endpoint > table                    a child, a program's replicas, a URL, all of them
-    listener, front, admin > supervisor                     HTTP
+    frames, guard, metrics, logfile, accesslog, routes      what travels, who may speak, what is seen of it
+    child > answering > wire, tensors, invocations          the model's process, and its protocols
+    launch > nursery, environments                          how that process is started, and in which Python
+    process > version > rollout > endpoint > table          a child; replicas; what replaces what; a URL; all of them
+    listener, front, admin, *_pages, openapi > supervisor   HTTP
     background, foreground                                  the two ways to run a supervisor
 
 The supervisor never parses a request's body and never unpickles; the child does both.
