@@ -62,11 +62,12 @@ def copy_folder(
                 large.append((one.digest, path_below(target, folder.below(name))))
     with files.writing("a folder", target):
         shared = _make_durable(objects, target, found, large, count, is_careful=is_careful)
+        stored_signature = _signature_of(found, copies, target)
     source = [
         folder._replace(looks=[done[name].source_look for name in folder.names])
         for folder, done in zip(found, copies, strict=True)
     ]
-    return FolderCopy(entries, source, _signature_of(found, copies, target), shared)
+    return FolderCopy(entries, source, stored_signature, shared)
 
 
 def _copy_files(

@@ -376,7 +376,7 @@ class Objects:
             if error.errno in (errno.EEXIST, *NO_LINK):
                 return False
             raise
-        self._verified.remember(target, signature_of([target]))
+        self._remember_if_there(target)
         return True
 
     def link_over(self, digest: str, target: str) -> bool:
@@ -394,8 +394,15 @@ class Objects:
             return False
         os.replace(twin, target)
         # The link moved the blob's ctime; without this the next use would hash it again.
-        self._verified.remember(path, signature_of([path]))
+        self._remember_if_there(path)
         return True
+
+    def _remember_if_there(self, path: str) -> None:
+        """Remembers a blob as whole; a collection that took it since is no harm to the file that it shared."""
+        try:
+            self._verified.remember(path, signature_of([path]))
+        except FileNotFoundError:
+            pass
 
 
 # What a file system without hard links, or one that has enough of them, answers.
