@@ -7,15 +7,15 @@ line) and noted (what the model noted with `verta_local.runtime.log`) where ther
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _EVERY_S = 0.25
 _LIMIT_BYTES = 16 * 1024 * 1024  # then it becomes `<name>.1`
@@ -24,8 +24,7 @@ _PATH_CHARACTERS = 300
 _MESSAGE_CHARACTERS = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):  # and no dataclass: one is made for every request
     """One answered request."""
 
     request_id: str
@@ -82,7 +81,7 @@ class AccessLog:
             return
         with self._write_lock:
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
-            text = "".join(json.dumps(self._shown(at, access)) + "\n" for at, access in lines)
+            text = "".join([self._line(at, access) for at, access in lines])
             try:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 # Opened each time: another server of this user may have moved the file away.
@@ -96,28 +95,28 @@ class AccessLog:
                 self.dropped_count += len(lines)
                 logging.getLogger(__name__).warning("cannot write the access log: %s", error)
 
-    def _shown(self, at: float, access: Access) -> dict[str, Any]:
-        shown: dict[str, Any] = {
-            "time": round(at, 3),
-            "request_id": access.request_id,
-            "client": access.client,
-            "method": access.method,
-            "path": access.path[:_PATH_CHARACTERS],
-            "route": access.route,
-            "run_id": access.run_id,
-            "status": access.status,
-            "seconds": round(access.seconds, 6),
-            "waited_seconds": round(access.waited_s, 6),
-            "bytes_in": access.bytes_in,
-            "bytes_out": access.bytes_out,
-        }
+    def _line(self, at: float, access: Access) -> str:
+        # Written out, and what repeats is remembered: an encoder would take 10 us of a request's 200.
+        where = _where(access.client, access.method, access.path[:_PATH_CHARACTERS], access.route, access.run_id)
+        line = (
+            f'{{"time": {at:.3f}, "request_id": {json.dumps(access.request_id)}, {where}, "status": {access.status}, '
+            f'"seconds": {access.seconds:.6f}, "waited_seconds": {access.waited_s:.6f}, '
+            f'"bytes_in": {access.bytes_in}, "bytes_out": {access.bytes_out}'
+        )
         if access.seconds >= self.slow_s:
-            shown["slow"] = True
+            line += ', "slow": true'
         if access.error:
-            shown["message"] = _last_line(access.error)
+            line += f', "message": {json.dumps(_last_line(access.error))}'
         if access.noted:
-            shown["noted"] = access.noted
-        return shown
+            line += f', "noted": {json.dumps(access.noted)}'
+        return line + "}\n"
+
+
+@functools.lru_cache(maxsize=256)
+def _where(client: str, method: str, path: str, route: str, run_id: str) -> str:
+    """The fields that are the same for most requests, as a part of a JSON object."""
+    found = {"client": client, "method": method, "path": path, "route": route, "run_id": run_id}
+    return json.dumps(found)[1:-1]
 
 
 def _last_line(body: bytes) -> str:

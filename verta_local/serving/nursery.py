@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import gc
 import importlib
+import importlib.metadata
 import json
 import os
 import selectors
@@ -29,6 +30,20 @@ from verta_local.interpreter import Interpreter
 
 _LENGTH = struct.Struct("!I")
 _DESCRIPTORS_LIMIT = 250  # of one message, by the kernel
+# What every process imports until its model is loaded: of ours, and of the standard library what ours import late.
+_NEEDED_TO_LOAD = (
+    "cloudpickle",
+    "email.parser",
+    "pwd",
+    "queue",
+    "sqlite3",
+    "unicodedata",
+    "verta_local.loading",
+    "verta_store.contents",
+    "verta_store.names",
+    "verta_store.source_memory",
+    "verta_store.verified",
+)
 _FORK_TIMEOUT_S = 20.0  # the first one may import a library
 
 
@@ -192,8 +207,9 @@ def main(arguments: list[str]) -> int:
     from verta_local.serving import child  # noqa: PLC0415 - only here: the serving process never needs these
     from verta_local.serving.frames import PASSED  # noqa: PLC0415 - as above
 
-    for name in ("verta_local.loading", "cloudpickle"):
+    for name in _NEEDED_TO_LOAD:
         importlib.import_module(name)
+    importlib.metadata.version("cloudpickle")  # so that the listing of site-packages is at hand, as long as it is true
     lane = socket.socket(fileno=int(arguments[0]))
     lane.set_inheritable(False)
     if hasattr(signal, "SIGINT"):
