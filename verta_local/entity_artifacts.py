@@ -49,10 +49,10 @@ class EntityWithArtifacts(EntityWithAttributes):
             LoadError: an object that somebody else logged and that was not approved; or that does not load.
         """
         from .loading import load_object  # noqa: PLC0415 - start-up time
-        from .trust import author_of_value  # noqa: PLC0415 - start-up time
+        from .trust import author_of_code  # noqa: PLC0415 - start-up time
 
         def unpickle(store: Store, digest: str) -> Any:
-            return load_object(store, digest, author_of_value(store, self._id, ARTIFACTS, key))
+            return load_object(store, digest, author_of_code(store, self._id, key, digest))
 
         return artifact_rules.read_artifact(self._store, self._artifact(key), unpickle)
 

@@ -108,11 +108,11 @@ class EntityWithModel(EntityWithSchema):
 
         Not in Verta. What you logged yourself needs no approval. Look at who it is first: `author`.
         """
-        from .trust import approve, author_of_value, is_own  # noqa: PLC0415 - start-up time
+        from .trust import approve, author_of_code, is_own  # noqa: PLC0415 - start-up time
 
         digests: dict[str, set[str]] = {}
         for key, artifact in self._artifacts().items():
-            author = author_of_value(self._store, self._id, ARTIFACTS, key)
+            author = author_of_code(self._store, self._id, key, artifact.digest)
             is_code = artifact.method or artifact.type in ("MODEL", "CODE") or artifact.kind == "blob"
             if author is not None and not is_own(author) and is_code and artifact.digest:
                 digests.setdefault(author, set()).add(artifact.digest)
@@ -126,7 +126,6 @@ class EntityWithModel(EntityWithSchema):
             RuntimeError: "unable to deploy due to missing artifact <key>" (with `for_deployment`).
         """
         from .errors import DeploymentError  # noqa: PLC0415
-        from .trust import author_of_value  # noqa: PLC0415 - start-up time
 
         found = self._artifacts()
         if for_deployment:
@@ -151,7 +150,7 @@ class EntityWithModel(EntityWithSchema):
                 "size_bytes": model.size_bytes,
                 **description,
             },
-            "custom_modules": {"kind": "tree", "digest": found[MODULES_KEY].digest} if MODULES_KEY in found else None,
+            "custom_modules": {"kind": "tree", **self._code(found, MODULES_KEY)} if MODULES_KEY in found else None,
             "artifacts": {
                 key: {
                     "kind": found[key].kind,
@@ -163,13 +162,20 @@ class EntityWithModel(EntityWithSchema):
                 }
                 for key in keys
             },
-            "setup_script": {"digest": found[SETUP_SCRIPT_KEY].digest} if SETUP_SCRIPT_KEY in found else None,
+            "setup_script": self._code(found, SETUP_SCRIPT_KEY) if SETUP_SCRIPT_KEY in found else None,
             "requirements": self.get_requirements(),
             **self._environment_spec(),
-            "author": author_of_value(self._store, self._id, ARTIFACTS, MODEL_KEY),
+            "author": self._code(found, MODEL_KEY)["author"],
             "python": description.get("python", ""),
             "api": json.loads(self._store.read_verified(found[API_KEY].digest)) if API_KEY in found else None,
         }
+
+    def _code(self, found: dict[str, Artifact], key: str) -> dict[str, str | None]:
+        """Digest and author of an artifact that is run: each its own, because another may have replaced just one."""
+        from .trust import author_of_code  # noqa: PLC0415 - start-up time
+
+        digest = found[key].digest
+        return {"digest": digest, "author": author_of_code(self._store, self._id, key, digest)}
 
     def _project_id(self) -> str:
         """The project that a deployment's URL begins with."""

@@ -118,7 +118,7 @@ def _run_setup_script(store: Store, spec: Mapping[str, Any]) -> None:
     script = spec.get("setup_script")
     if not script:
         return
-    _require_allowed(script["digest"], spec.get("author"))
+    _require_allowed(script["digest"], script.get("author", spec.get("author")))
     code = store.read_verified(script["digest"]).decode("utf-8")
     # The traceback shows the script's lines, though they are in no file.
     linecache.cache[_SETUP_SCRIPT] = (len(code), None, code.splitlines(keepends=True), _SETUP_SCRIPT)
@@ -241,7 +241,7 @@ def _module_tree(store: Store, spec: Mapping[str, Any]) -> ModuleTree | None:
     if not modules:
         return None
     digest = modules["digest"]
-    _require_allowed(digest, spec.get("author"))
+    _require_allowed(digest, modules.get("author", spec.get("author")))
     store.check("tree", digest)
     digests = {entry.path: entry.digest for entry in store.tree_entries(digest) if not entry.is_folder}
     folder = os.fspath(store.path_of("tree", digest, "custom_modules"))

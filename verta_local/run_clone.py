@@ -44,7 +44,12 @@ def clone_run(
         is_copied = section not in left_out and (section != FIELDS or key in _COPIED_FIELDS)
         if is_copied and not (section == ATTRIBUTES and key == ARTIFACTS_ATTRIBUTE and not copy_artifacts):
             sections.setdefault(section, {})[key] = value
+    from .trust import ORIGINS_SECTION, origins_of  # noqa: PLC0415 - start-up time
+
+    # Whose code it is does not change by a copy.
+    sections[ORIGINS_SECTION] = origins_of(store, row.id, sections.get(ARTIFACTS, {}))
     made = _new_row(store, parent, row.name, is_moved=parent != row.parent)
+    sections = {section: entries for section, entries in sections.items() if entries}
     if sections:
         store.put_all(made.id, sections)
     store.add_tags(made.id, store.tags(row.id))

@@ -12,18 +12,21 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from verta_store import ids
 from verta_store.listing import OPEN_SUFFIX, SEALED_SUFFIX
+from verta_store.records import ARTIFACTS
 
 from . import config
 
 if TYPE_CHECKING:
     from verta_store import Store
 
+# key of an artifact -> {"digest", "author"} of what was copied from elsewhere.
+ORIGINS_SECTION = "origins"
 _FILE = "trusted.json"
 _JOURNAL_ENDS = (OPEN_SUFFIX, SEALED_SUFFIX)
 _NOBODY = 65534  # what a network drive or a container shows where it cannot map the owner: it tells nothing
@@ -77,6 +80,37 @@ def author_of_value(store: Store, entity: str, section: str, key: str) -> str | 
     owner = _owner_of(os.path.join(store.root, "journals", stem))
     is_others = owner is not None and owner != os.getuid()
     return f"{user} (uid {owner}) on {host}" if is_others else f"{user} on {host}"
+
+
+def author_of_code(store: Store, entity: str, key: str, digest: str | None) -> str | None:
+    """Whose code an artifact is: who logged it, or, where this user has copied it from elsewhere, who logged it there.
+
+    What the entity notes of its origin is believed only where it lowers the trust: anybody may have written that note.
+    """
+    author = author_of_value(store, entity, ARTIFACTS, key)
+    if author is None or not is_own(author):
+        return author
+    origin = store.values(entity, ORIGINS_SECTION).get(key, {})
+    return str(origin["author"]) if origin.get("digest") == digest and origin.get("author") else author
+
+
+def origins_of(store: Store, entity: str, artifacts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Whose code those of an entity's artifacts are that are not this user's own: to be noted with a copy of them.
+
+    Args:
+        artifacts: key -> record, as in the store.
+
+    Returns:
+        key -> {"digest", "author"}, for the section `ORIGINS_SECTION` of what they are copied to.
+    """
+    found = {}
+    for key, record in artifacts.items():
+        digest = record.get("digest")
+        if digest:
+            author = author_of_code(store, entity, key, digest)
+            if author is None or not is_own(author):
+                found[key] = {"digest": str(digest), "author": author or "nobody known"}
+    return found
 
 
 def _owner_of(path: str) -> int | None:

@@ -210,3 +210,51 @@ def test_the_command_line_rotates_a_token_and_the_next_deployment_has_the_new_on
         assert third not in json.dumps(os.listdir(tmp_path / "store"))
     finally:
         run.undeploy(wait=True)
+
+
+def test_a_copy_of_anothers_code_is_anothers_code(bobs_run: Any, canary: Path) -> None:
+    client = Client(bobs_run._store.root)
+    version = client.create_registered_model("m").create_version_from_run(bobs_run)
+    again = client.create_registered_model("n").create_version_from_run(bobs_run.clone())
+    assert again.model_spec()["author"].startswith("bob on ")
+    for copy in (bobs_run.clone(), bobs_run.clone().clone(), version):
+        with pytest.raises(RuntimeError, match="was logged by bob on"):
+            copy.get_model()
+        with pytest.raises(RuntimeError, match="was logged by bob on"):
+            copy.get_artifact("object")
+    with pytest.raises(RuntimeError, match="was logged by bob on"):
+        client.create_endpoint("p").update(version, wait=True)
+    assert not canary.exists()
+    version.trust()
+    assert version.get_model()().predict(None) == "bob"
+    # What this user puts in its place is his own again.
+    mine = client.create_registered_model("own").create_version_from_run(bobs_run)
+    mine.log_artifact("object", [1], overwrite=True)
+    assert mine.get_artifact("object") == [1]
+
+
+def test_what_another_adds_to_ones_own_model_is_not_run(bobs_run: Any, canary: Path, tmp_path: Path) -> None:
+    client = Client(bobs_run._store.root)
+    client.set_project("team")
+    client.set_experiment("shared")
+    run = client.set_experiment_run("annas")
+    run.log_model(_Mine)
+    run.log_requirements([])
+    client.flush()
+    assert run.get_model() is _Mine
+    bob = f"""
+from verta_local import Client
+client = Client({bobs_run._store.root!r})
+run = client.set_experiment_run(id={run.id!r})
+run.log_setup_script("open({str(canary)!r}, 'w').close()")
+"""
+    environment = {**os.environ, "LOGNAME": "bob"}
+    subprocess.run([sys.executable, "-c", bob], env=environment, check=True, capture_output=True)
+    with pytest.raises(RuntimeError, match="was logged by bob on"):
+        run.deploy(wait=True)
+    assert not canary.exists()
+
+
+class _Mine:
+    def predict(self, data: Any) -> Any:
+        return data

@@ -122,7 +122,10 @@ class RegisteredModel(EntityWithLabels):
         """
         found_id = run_id.id if isinstance(run_id, ExperimentRun) else run_id
         run = creation.by_id(self._store, ExperimentRun, None, found_id)
+        from ..trust import ORIGINS_SECTION, origins_of  # noqa: PLC0415 - start-up time
+
         sections = {section: self._store.values(run.id, section) for section in _COPIED_SECTIONS}
+        sections[ORIGINS_SECTION] = origins_of(self._store, run.id, sections[ARTIFACTS])
         attributes = {**sections.pop(ATTRIBUTES), **(attrs or {})}
         given = _given_version(desc, labels, attributes, lock_level, None)
         fields = {**given.sections[FIELDS], "experiment_run_id": run.id}
