@@ -176,7 +176,7 @@ def test_a_real_browser_runs_nothing_of_it(client: Client, tmp_path: Path) -> No
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DBUS")}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**environment, "HOME": str(tmp_path)}
+        command, capture_output=True, text=True, timeout=100, env={**environment, "HOME": str(tmp_path)}
     )
     title = done.stdout.partition("<title>")[2].partition("</title>")[0]
     assert json.loads(title) == ["undefined", 1, "BODY"], done.stderr[-500:]  # the one script is ours

@@ -58,11 +58,14 @@ def _described(model: Any) -> dict[str, Any]:
 
 
 def _name_of(value: Any) -> str:
-    """A text as it is, else the name of a function, optimizer, loss or layer."""
+    """A text as it is, else the name of a function, or of the class of an optimizer or loss.
+
+    Not `value.name`, which Keras counts up in a process ("sgd_3"): runs are looked for by it.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, (list, tuple)):
         return ", ".join(_name_of(each) for each in value)
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_name_of(each)}" for name, each in value.items())
-    return str(getattr(value, "name", None) or getattr(value, "__name__", None) or type(value).__name__)
+    return str(getattr(value, "__name__", None) or type(value).__name__)
