@@ -326,7 +326,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
                 self.server.add_task(self)
 
 
-def _check_address(host: str, port: int) -> None:
+def check_address(host: str, port: int) -> None:
     """The system takes a port modulo 65536, and waitress says 'Invalid host/port specified.' of all else."""
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise ValueError(f"a port is a whole number from 0 (any free one) to 65535, not {port!r:.100}")
@@ -354,7 +354,7 @@ class HttpServer(TcpWSGIServer):  # type: ignore[misc]
         self, application: Callable[..., Iterable[bytes]], host: str, port: int, body_limit_bytes: int
     ) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-        _check_address(host, port)
+        check_address(host, port)
         self.body_limit_bytes = body_limit_bytes
         adjustments = Adjustments(
             listen=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",

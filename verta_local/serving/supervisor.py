@@ -15,10 +15,10 @@ from typing import Any
 from verta_local.deployment_settings import ACCESS_LOG, DEFAULT_SLOW_S, check_slow_s
 from verta_local.serving.accesslog import AccessLog
 from verta_local.serving.endpoint import Endpoint
+from verta_local.serving.fast_listener import make_server
 from verta_local.serving.front import Front, WsgiApplication
 from verta_local.serving.guard import Guard, is_loopback
 from verta_local.serving.launch import Launcher
-from verta_local.serving.listener import HttpServer
 from verta_local.serving.metrics import Metrics
 from verta_local.serving.process import BODY_LIMIT_BYTES, Program
 from verta_local.serving.routes import PREDICT_PREFIX
@@ -76,7 +76,7 @@ class Supervisor:
         self.access_log = AccessLog(self.log_folder / ACCESS_LOG, check_slow_s(slow_s))
         self.table = EndpointTable(self.log_folder, self._launcher, on_change)
         self._front = Front(self.table, self.metrics, self.access_log, self._flask_app)
-        self.server = HttpServer(self._front, host, port, body_limit_bytes)
+        self.server = make_server(self._front, host, port, body_limit_bytes)
         self.port = self.server.port
         self._front.guard = Guard(host, self.port, allowed_hosts)
 
