@@ -1,35 +1,32 @@
 """The HTTP side by granian (extra `verta-local[fast]`): HTTP in native code, the same application behind it.
 
 Same shape as `listener.HttpServer`. granian has no public way to run a WSGI application in threads of a process that
-it does not own, so this uses what its own servers use, of the versions that are known to fit; of any other version,
-and where granian is not installed, `make_server` takes the listener in pure Python.
+it does not own, so this uses what its own servers use, of the versions that are known to fit.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import io
 import json
 import logging
-import os
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
+from verta_local.serving.addresses import check_address
 from verta_local.serving.guard import SECURITY_HEADERS
 from verta_local.serving.turns import Turns
 
 _KNOWN_MAJOR = "2."
-_VARIABLE = "VERTA_LOCAL_HTTP_SERVER"
 _BACKLOG = 1024
 _THREADS_LIMIT = 512  # requests at a time
 _NATIVE_THREADS = 512  # granian's own, made when needed: they only read requests, for as long as one arrives
 _NATIVE_THREAD_IDLE_S = 30
-_BUFFER_BYTES = 96 * 1024  # bounds the head of a request too
+_BUFFER_BYTES = 64 * 1024  # bounds the head of a request too
 _HEAD_TIMEOUT_MS = 20_000
 _REFUSED_READ_S = 3.0
 _PIECE_BYTES = 1 << 20
@@ -39,81 +36,47 @@ _STATUS_DIGITS = 3
 Application = Callable[..., Iterable[bytes]]
 
 
-class Listener(Protocol):
-    """What a supervisor needs of its HTTP server; it listens from the moment it is made."""
-
-    port: int
-
-    def serve_until(self, is_stopping: Callable[[], bool]) -> None:
-        """Blocks until `is_stopping()`; `wake()` has it look."""
-
-    def wake(self) -> None:
-        """Safe in signal handlers, from any thread, and after the end."""
-
-    def drain(self, limit_s: float, is_hurried: Callable[[], bool]) -> None:
-        """Takes no new connection, answers what is in flight for at most `limit_s`, and closes everything."""
+class Unfit(Exception):
+    """This granian cannot be used; the message says why."""
 
 
 class _TooLarge(Exception):
     """A body is over the limit."""
 
 
-class Unfit(Exception):
-    """This granian cannot be used; the message says why."""
-
-
-def make_server(application: Application, host: str, port: int, body_limit_bytes: int) -> Listener:
-    """The fastest listener that is installed. `VERTA_LOCAL_HTTP_SERVER` may name one: granian or waitress.
-
-    Raises: ValueError for what is no host or port, or no listener; OSError when the address cannot be bound.
-    """
-    from verta_local.serving.listener import HttpServer  # noqa: PLC0415 - start-up time: not with granian
-
-    wanted = os.environ.get(_VARIABLE, "")
-    if wanted not in ("", "granian", "waitress"):
-        raise ValueError(f"{_VARIABLE} is granian or waitress, not {wanted!r:.100}")
-    if wanted != "waitress":
-        try:
-            return GranianServer(application, host, port, body_limit_bytes)
-        except Unfit as reason:
-            if wanted:
-                raise ValueError(f"{_VARIABLE} asks for granian: {reason}") from None
-    return HttpServer(application, host, port, body_limit_bytes)
-
-
 class GranianServer:
     """Listens on `host` and `port` (0: any free one). Raises: Unfit, ValueError, OSError."""
 
     def __init__(self, application: Application, host: str, port: int, body_limit_bytes: int) -> None:
-        from verta_local.serving.listener import check_address  # noqa: PLC0415 - see make_server
-
         native, futures, http = _granian()
         check_address(host, port)
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_write.setblocking(False)
         self._ended = threading.Event()
-        self._is_draining = False
         self._body_limit_bytes = body_limit_bytes
         self._application = application
         # Our own socket: granian's would share the port with any other server of this user (SO_REUSEPORT).
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         self.port = int(listening.getsockname()[1])
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_write.setblocking(False)
         try:
-            holder = native.SocketHolder(listening.detach(), False, _BACKLOG)
+            holder = native.SocketHolder(listening.fileno(), False, _BACKLOG)
             settings = http.HTTP1Settings(header_read_timeout=_HEAD_TIMEOUT_MS, max_buffer_size=_BUFFER_BYTES)
-            no_tls = (False, None, None, None, "tls1.3", None, [], False)
+            no_tls: tuple[Any, ...] = (False, None, None, None, "tls1.3", None, [], False)
             pools = (1, 512, _NATIVE_THREADS, _NATIVE_THREAD_IDLE_S, _BACKLOG)
             worker = native.WSGIWorker(
                 1, (None, holder), None, *pools, "1", settings, None, None, *no_tls, (None, None)
             )
-            self._loop = asyncio.new_event_loop()  # never runs: its scheduler wants one
+            self._loop = importlib.import_module("asyncio").new_event_loop()  # never runs: its scheduler wants one
             self._signal = native.WorkerSignal()
             self._signal.add_cb(self._ended.set)
             self._turns = Turns(self._answer, _THREADS_LIMIT)
             scheduler = futures._new_cbscheduler(self._loop, self._take, impl_asyncio=True)
             worker.serve_mtr(scheduler, self._loop, self._signal)
+            listening.detach()  # it is granian's now, which closes it
         except (AttributeError, TypeError) as error:
+            for opened in (listening, self._wake_read, self._wake_write):
+                opened.close()
             raise Unfit(f"its version {native.__version__} is not one that this one knows ({error})") from None
 
     def serve_until(self, is_stopping: Callable[[], bool]) -> None:
@@ -131,7 +94,6 @@ class GranianServer:
 
     def drain(self, limit_s: float, is_hurried: Callable[[], bool]) -> None:
         """Stops listening, answers what is in flight."""
-        self._is_draining = True
         self._signal.set()
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline and not is_hurried() and not self._ended.wait(0.05):
@@ -143,16 +105,15 @@ class GranianServer:
 
     def _take(self, protocol: Any, scope: dict[str, Any]) -> None:
         """Reads a request, in one of granian's threads; it is answered later, in one of ours."""
-        refused = None
         try:
-            scope["wsgi.input"] = io.BytesIO(self._body(scope))
+            body = self._body(scope)
         except _TooLarge:
             text = f"the body is larger than the limit of {self._body_limit_bytes} bytes"
-            refused = json.dumps({"message": text}).encode("ascii")
-        if refused is not None:
-            headers = [("Content-Type", "application/json"), ("Connection", "close"), *SECURITY_HEADERS]
-            protocol.response_bytes(413, headers, refused)
+            headers = [("Content-Type", "application/json"), *SECURITY_HEADERS]
+            protocol.response_bytes(413, headers, json.dumps({"message": text}).encode("ascii"))
+            _read_away(scope["wsgi.input"])
             return
+        scope["wsgi.input"] = io.BytesIO(body)
         self._turns.add((protocol, scope))
 
     def _answer(self, request: tuple[Any, dict[str, Any]]) -> None:
@@ -179,8 +140,6 @@ class GranianServer:
         if length is not None:
             if int(length) <= limit:
                 return bytes(stream.read())
-            if "HTTP_EXPECT" not in scope:  # else the client waits for a word before it sends anything
-                _read_away(stream)
             raise _TooLarge
         if "HTTP_TRANSFER_ENCODING" not in scope:
             return b""
@@ -189,7 +148,6 @@ class GranianServer:
             pieces.append(piece)
             size += len(piece)
             if size > limit:
-                _read_away(stream)
                 raise _TooLarge
         return b"".join(pieces)
 

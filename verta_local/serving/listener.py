@@ -31,6 +31,7 @@ from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import Error, InternalServerError, build_http_date
 from waitress.wasyncore import loop as poll_once
 
+from verta_local.serving.addresses import check_address
 from verta_local.serving.guard import SECURITY_HEADERS
 
 _MAX_CONNECTIONS = 512
@@ -324,21 +325,6 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
             self.requests.append(request)
             if len(self.requests) == 1:
                 self.server.add_task(self)
-
-
-def check_address(host: str, port: int) -> None:
-    """The system takes a port modulo 65536, and waitress says 'Invalid host/port specified.' of all else."""
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-        raise ValueError(f"a port is a whole number from 0 (any free one) to 65535, not {port!r:.100}")
-    try:
-        if not host.strip():
-            raise ValueError
-        if host != "*":
-            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, ValueError):  # ValueError: no text at all, a null character, a name that no DNS can hold
-        raise ValueError(
-            f"no host is known by the name {host!r:.300}: give 127.0.0.1, or an address of this machine"
-        ) from None
 
 
 class HttpServer(TcpWSGIServer):  # type: ignore[misc]

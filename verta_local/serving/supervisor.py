@@ -15,10 +15,10 @@ from typing import Any
 from verta_local.deployment_settings import ACCESS_LOG, DEFAULT_SLOW_S, check_slow_s
 from verta_local.serving.accesslog import AccessLog
 from verta_local.serving.endpoint import Endpoint
-from verta_local.serving.fast_listener import make_server
 from verta_local.serving.front import Front, WsgiApplication
 from verta_local.serving.guard import Guard, is_loopback
 from verta_local.serving.launch import Launcher
+from verta_local.serving.listeners import make_server
 from verta_local.serving.metrics import Metrics
 from verta_local.serving.process import BODY_LIMIT_BYTES, Program
 from verta_local.serving.routes import PREDICT_PREFIX
