@@ -19,7 +19,7 @@ from verta_local.run import ExperimentRun
 from verta_store import fsck
 
 from .harness import Bench, Pairs, Result, seconds
-from .table import file_system
+from .table import is_in_memory
 
 _FILE_BYTES = 4096
 _FILES_A_FOLDER = 500
@@ -129,7 +129,7 @@ def folder(bench: Bench) -> Iterator[Result]:
         yield Result(work, skipped="no cp and sync")
         return
     pairs = _compare_with_copy(bench, many_files(bench))
-    limit = 1.0 if file_system(bench.folder) == "tmpfs" else 0.8
+    limit = 1.0 if is_in_memory(bench.folder) else 0.8
     yield pairs.result(work, "cp -r + sync -f", at_most_ratio=limit, amount=count)
 
 

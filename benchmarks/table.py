@@ -38,6 +38,18 @@ def file_system(folder: Path) -> str:
     return best[1]
 
 
+def is_in_memory(folder: Path) -> bool:
+    """Whether a folder lies in memory: on a tmpfs, or on the image of a disk that lies on one (`mount -o loop`)."""
+    if file_system(folder) == "tmpfs":
+        return True
+    device = os.stat(folder).st_dev if hasattr(os, "major") else 0
+    try:
+        image = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/loop/backing_file").read_text().strip()
+    except (OSError, AttributeError):
+        return False
+    return file_system(Path(image)) == "tmpfs"
+
+
 def show(value: float | None, unit: str) -> str:
     """A number with three digits and a unit for the eye."""
     if value is None:
