@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from verta_store.listing import OPEN_SUFFIX, SEALED_SUFFIX
 from verta_store.records import ARTIFACTS
 
 from . import config
+from .private_file import write_private
 
 if TYPE_CHECKING:
     from verta_store import Store
@@ -56,15 +56,7 @@ def approve(digests: Iterable[str], author: str) -> None:
         approvals[digest] = sorted({*approvals.get(digest, ()), author})
     file = _path()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(approvals, stream, indent=1)
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_private(file, json.dumps(approvals, indent=1).encode("ascii"))
 
 
 def author_of_value(store: Store, entity: str, section: str, key: str) -> str | None:

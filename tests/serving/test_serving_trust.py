@@ -196,6 +196,7 @@ def test_the_command_line_rotates_a_token_and_the_next_deployment_has_the_new_on
     run.log_requirements([])
     try:
         first = run.deploy(path="best", wait=True)["token"]
+        assert stat.S_IMODE((config.serving_dir() / "tokens.json").stat().st_mode) == 0o600
         assert _cli(run, "token", "mine").stdout.strip() == first
         model = run.get_deployed_model()
         second = _cli(run, "token", "mine", "--rotate", "--grace", "1h").stdout.strip()

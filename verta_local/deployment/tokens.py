@@ -7,12 +7,11 @@ One private file (mode 0600, in the user's own state folder, never in the store)
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 from verta_local import config
+from verta_local.private_file import write_private
 
 _FILE = "tokens.json"
 
@@ -32,16 +31,7 @@ def keep_token(spec: dict[str, Any], path: str | None, token: str | None) -> Non
         tokens[_name(spec, path)] = token
     if tokens == before:
         return
-    file = _path()
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            json.dump(tokens, stream)
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_private(_path(), json.dumps(tokens).encode("ascii"))
 
 
 def _name(spec: dict[str, Any], path: str | None) -> str:

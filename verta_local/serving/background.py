@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from verta_local.private_file import write_private
 from verta_local.serving.supervisor import StateFolderError, Supervisor, fail
 from verta_local.serving.table import BadRequest
 
@@ -130,19 +131,6 @@ def state_of(supervisor: Supervisor) -> dict[str, Any]:
         "started_at": time.time(),
         "deployments": served,
     }
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Puts a file in place whole, readable by its owner only from its first byte on."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def pid_started(pid: int) -> str | None:

@@ -18,7 +18,8 @@ from typing import Any
 from verta_local import config
 from verta_local.deployment_settings import DEFAULT_SLOW_S, check_token, log_name
 from verta_local.interpreter import Interpreter
-from verta_local.serving.background import state_of, write_private
+from verta_local.private_file import write_private
+from verta_local.serving.background import state_of
 from verta_local.serving.endpoint import DEPLOYED, ERROR, Endpoint
 from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import DEFAULT_LOADER, Program
