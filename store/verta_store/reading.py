@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .authors import Author, Conflict
     from .columns import Table
-    from .index import IndexState
+    from .index_file import IndexState
     from .series import Columns, Point
     from .writers import Birth
 

@@ -81,7 +81,7 @@ def test_columns_hold_what_the_runs_hold_also_after_changes(
 
 
 def test_thousands_of_runs_of_several_kinds_have_their_columns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "_PARAMETERS", 7)
+    monkeypatch.setattr(index, "PARAMETERS", 7)
     for number in range(60):
         run = new_run(store, f"run {number}")
         found = {"number": number, "half": number / 2, "either": number if number % 2 else number / 4}

@@ -16,9 +16,10 @@ import verta_store
 ENGINE = [
     {"ids", "errors"},
     {"writers"},
-    {"records", "query", "files", "digest", "drive", "listing", "sealed_journals", "columns", "series", "authors", "probe", "collected", "local_cache", "names"},
+    {"records", "query", "files", "digest", "drive", "listing", "sealed_journals", "columns", "series", "authors", "probe", "collected", "local_cache", "names",
+     "index_tables"},
     {"copying", "hashing", "manifest", "page_cache", "portable_names", "walking", "worker", "workers"},
-    {"objects", "journal", "index", "remotes", "archive", "claims", "description", "ingest", "leases", "roots", "selection", "trash",
+    {"objects", "journal", "index", "index_file", "catching_up", "remotes", "archive", "claims", "description", "ingest", "leases", "roots", "selection", "trash",
      "packs", "packing", "turn", "verified", "source_memory"},
     {"folder_copy"},
     {"tree"},

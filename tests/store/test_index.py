@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from new_entities import new_run
 
-from verta_store import Store, drive, index, open_store
+from verta_store import Store, catching_up, drive, index_tables, journal, open_store
 from verta_store.errors import KeyTaken, UnknownEntity
 from verta_store.journal import OPEN_SUFFIX, SEALED_SUFFIX, list_journals
 from verta_store.query import Query, SortKey
@@ -103,14 +103,14 @@ def make_folder(path: Path) -> None:
 
 def older_version(path: Path) -> None:
     with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version = {index.SCHEMA_VERSION - 1}")
+        connection.execute(f"PRAGMA user_version = {index_tables.SCHEMA_VERSION - 1}")
     connection.close()
 
 
 def newer_version(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE vals ADD COLUMN more TEXT")
-        connection.execute(f"PRAGMA user_version = {index.SCHEMA_VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {index_tables.SCHEMA_VERSION + 1}")
     connection.close()
 
 
@@ -248,7 +248,7 @@ def test_an_index_that_another_program_holds_is_replaced_by_one_in_memory(
     monkeypatch: pytest.MonkeyPatch,
     statement: str,
 ) -> None:
-    monkeypatch.setattr(index, "_BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("verta_store.index_file._BUSY_TIMEOUT_S", 0.2)
     expected = answers(filled)
     filled.close()
     locker(statement)
@@ -419,14 +419,14 @@ def test_catching_up_reads_only_new_bytes(filled: Store, monkeypatch: pytest.Mon
     filled.close()
     answers(filled)
     read: list[int] = []
-    real = index.journal.read_journal
+    real = journal.read_journal
 
     def watch(path: str, start: Any, **more: bool) -> Any:
         part = real(path, start, **more)
         read.append(part.position.offset - start.offset)
         return part
 
-    monkeypatch.setattr(index.journal, "read_journal", watch)
+    monkeypatch.setattr(journal, "read_journal", watch)
     answers(filled)
     assert sum(read) == 0, "sealed and known: not even opened again"
     filled.put(filled.find(Query("run"))[0].id, "metrics", {"new": 1})
@@ -441,14 +441,14 @@ def test_a_refresh_without_news_opens_no_journal_and_asks_no_table(
     if not drive.of(filled.root).is_stat_true:
         pytest.skip("a share is asked each time")
     filled.refresh()
-    real = index.journal.read_listed
+    real = journal.read_listed
     read: list[str] = []
 
     def note(root: str, stem: str, *more: Any, **named: Any) -> Any:
         read.append(stem)
         return real(root, stem, *more, **named)
 
-    monkeypatch.setattr(index.journal, "read_listed", note)
+    monkeypatch.setattr(journal, "read_listed", note)
     asked: list[str] = []
     filled._index._open().set_trace_callback(asked.append)
     filled.refresh()
@@ -484,7 +484,7 @@ def test_a_process_that_adds_a_journal_behind_one_of_another_process_still_reads
     writers = [another(store, f"cache of writer {number}") for number in range(2)]
     mine, other = another(store, "shared"), another(store, "shared")
     mine.refresh()
-    listing = mine._index._listing
+    listing = mine._index._catch_up._listing
     listed = listing.journals
 
     def meanwhile(**arguments: bool) -> dict[str, str]:
@@ -503,7 +503,7 @@ def test_an_index_made_of_many_parts_of_journals_is_the_same(
 ) -> None:
     expected = answers(filled)
     for part_bytes in (300, 1000, 5000):  # less than the longest line, and more
-        monkeypatch.setattr(index, "_BATCH_BYTES", part_bytes)
+        monkeypatch.setattr(catching_up, "_BATCH_BYTES", part_bytes)
         other = another(filled, cache=f"cache {part_bytes}")
         assert answers(other) == expected
         assert other._index.run("SELECT count(*) FROM sqlite_master WHERE name LIKE 'vals_by_%'") == [(2,)]
@@ -520,7 +520,7 @@ def test_damage_in_a_journal_read_by_parts_costs_what_it_costs_otherwise(
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     expected = answers(another(filled, cache="whole"))
-    monkeypatch.setattr(index, "_BATCH_BYTES", 1000)
+    monkeypatch.setattr(catching_up, "_BATCH_BYTES", 1000)
     assert answers(another(filled, cache="parts")) == expected
 
 
@@ -528,20 +528,20 @@ def test_a_rebuild_that_was_killed_goes_on_where_it_was(
     filled: Store, another: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = answers(filled)
-    monkeypatch.setattr(index, "_BATCH_BYTES", 1000)
-    real = index.Index._take_in
+    monkeypatch.setattr(catching_up, "_BATCH_BYTES", 1000)
+    real = catching_up.CatchUp._take_in
     for kept in (0, 1, 3):
         cache = f"killed after {kept}"
         left = [kept]
 
-        def take_in(self: index.Index, *more: Any, left: list[int] = left) -> int:
+        def take_in(self: catching_up.CatchUp, *more: Any, left: list[int] = left) -> int:
             if not left[0]:
                 raise SystemExit  # as good as a kill: nothing here is made good again
             left[0] -= 1
             return real(self, *more)
 
         with monkeypatch.context() as patch:
-            patch.setattr(index.Index, "_take_in", take_in)
+            patch.setattr(catching_up.CatchUp, "_take_in", take_in)
             with pytest.raises(SystemExit):
                 another(filled, cache=cache).refresh()
         other = another(filled, cache=cache)
