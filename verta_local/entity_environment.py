@@ -90,6 +90,20 @@ class EntityWithEnvironment(EntityWithArtifacts):
             return self._store.read_verified(found.digest).decode("utf-8").split("\n")[:-1]
         return list(getattr(self.get_environment(), "pins", ())) if self.has_environment else []
 
+    def _environment_code(self) -> dict[str, str | None] | None:
+        """Digest and author of the logged environment, as of an artifact that is run; None without any."""
+        import json  # noqa: PLC0415 - start-up time
+
+        from verta_store.digest import digest_of_bytes  # noqa: PLC0415
+
+        from .trust import author_of_value  # noqa: PLC0415
+
+        record = self._store.values(self._id, ENVIRONMENT_SECTION).get(_ENVIRONMENT_KEY)
+        if record is None:
+            return None
+        author = author_of_value(self._store, self._id, ENVIRONMENT_SECTION, _ENVIRONMENT_KEY)
+        return {"digest": digest_of_bytes(json.dumps(record, sort_keys=True).encode()), "author": author}
+
     def _environment_spec(self) -> dict[str, Any]:
         """What a serving process needs to know of the environment, besides the pins."""
         record: dict[str, Any] = self._store.values(self._id, ENVIRONMENT_SECTION).get(_ENVIRONMENT_KEY, {})

@@ -104,7 +104,8 @@ class EntityWithModel(EntityWithSchema):
         return load_logged_model(self.model_spec())
 
     def trust(self) -> None:
-        """Approves the code that others logged here, for this user: the model, its modules, pickled artifacts.
+        """Approves the code that others logged here, for this user: the model, its modules, what it has
+        installed, pickled artifacts.
 
         Not in Verta. What you logged yourself needs no approval. Look at who it is first: `author`.
         """
@@ -116,6 +117,9 @@ class EntityWithModel(EntityWithSchema):
             is_code = artifact.method or artifact.type in ("MODEL", "CODE") or artifact.kind == "blob"
             if author is not None and not is_own(author) and is_code and artifact.digest:
                 digests.setdefault(author, set()).add(artifact.digest)
+        environment = self._environment_code()
+        if environment and environment["author"] is not None and not is_own(environment["author"]):
+            digests.setdefault(environment["author"], set()).add(str(environment["digest"]))
         for author, found in digests.items():
             approve(found, author)
 
@@ -135,6 +139,7 @@ class EntityWithModel(EntityWithSchema):
         description = dict(self._store.values(self._id, MODEL_SECTION).get("model", {}))
         keys = description.pop("artifacts", [])
         model = found[MODEL_KEY]
+        environment = self._environment_code()
         return {
             "store": self._store.root,
             "cache_dir": self._store.cache_dir,
@@ -164,6 +169,10 @@ class EntityWithModel(EntityWithSchema):
             },
             "setup_script": self._code(found, SETUP_SCRIPT_KEY) if SETUP_SCRIPT_KEY in found else None,
             "requirements": self.get_requirements(),
+            "installs": [
+                *([self._code(found, REQUIREMENTS_KEY)] if REQUIREMENTS_KEY in found else []),
+                *([environment] if environment else []),
+            ],
             **self._environment_spec(),
             "author": self._code(found, MODEL_KEY)["author"],
             "python": description.get("python", ""),

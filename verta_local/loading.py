@@ -30,7 +30,7 @@ from .frameworks import FILE_METHOD, predictor
 from .requirements import unmet_pins
 from .stored_modules import ModuleTree, borrowed, install
 from .tracebacks import own_traceback
-from .trust import is_trusted
+from .trust import code_of, is_trusted
 
 # A folder of as many files is checked beside the loading of its model: a look at each takes 4 microseconds.
 _CHECKED_BESIDE_FROM = 1000
@@ -76,12 +76,14 @@ def load_model(spec: Mapping[str, Any]) -> Any:
 
     Raises:
         EnvironmentUnmet: the requirements or the Python version are not met.
-        LoadError: an object is missing or damaged, or the user's code failed; `.traceback` is the user's own
-            traceback then, else ''.
+        LoadError: the policy forbids it, an object is missing or damaged, or the user's code failed; `.traceback` is
+            the user's own traceback then, else ''.
     """
     try:
         store = open_store(spec["store"], spec["cache_dir"])
         store.hold(digests_in(spec), f"serving {_name_of(spec)}")  # stays loadable, should the run be deleted
+        for digest, author in code_of(spec):  # before anything is installed: that runs code of others too
+            _require_allowed(digest, author)
         _check_environment(spec)
         os.environ.update(spec.get("env_vars") or {})  # of log_environment; before any import that may read them
         artifacts, checks = _artifact_paths(store, spec)

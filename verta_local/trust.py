@@ -49,6 +49,13 @@ def is_trusted(digest: str, author: str | None) -> bool:
     return is_own(author) or author in _approvals().get(digest, ())
 
 
+def code_of(spec: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """(digest, author) of all that the model of a spec has run or installed here, each part by who logged it."""
+    model = {"digest": spec["model"]["digest"]}
+    parts = [model, spec.get("custom_modules"), spec.get("setup_script"), *spec.get("installs", ())]
+    return [(part["digest"], part.get("author", spec.get("author"))) for part in parts if part]
+
+
 def approve(digests: Iterable[str], author: str) -> None:
     """Remembers that what `author` logged may run here. Raises: OSError."""
     approvals = _approvals()

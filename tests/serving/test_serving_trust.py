@@ -256,6 +256,37 @@ run.log_setup_script("open({str(canary)!r}, 'w').close()")
     assert not canary.exists()
 
 
+@pytest.mark.parametrize("way", ["log_requirements(requirements, overwrite=True)", "log_environment(Python(['x==1']))"])
+def test_what_another_has_installed_for_ones_own_model_is_asked_about_first(
+    bobs_run: Any, canary: Path, tmp_path: Path, way: str
+) -> None:
+    client = Client(bobs_run._store.root)
+    client.set_project("team")
+    client.set_experiment("shared")
+    run = client.set_experiment_run("annas")
+    run.log_model(_Mine)
+    run.log_requirements([])
+    client.flush()
+    (tmp_path / "requirements").write_text("pytest\n")
+    bob = f"""
+from verta_local import Client
+from verta_local.environment import Python
+client = Client({bobs_run._store.root!r})
+run = client.set_experiment_run(id={run.id!r})
+requirements = {str(tmp_path / "requirements")!r}
+run.{way}
+"""
+    environment = {**os.environ, "LOGNAME": "bob"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", bob], env=environment, check=True, capture_output=True)
+    with pytest.raises(RuntimeError, match="was logged by bob on"):
+        run.deploy(wait=True)
+    refused = _cli(run, "deploy", run.id)
+    assert refused.returncode == 1 and "was logged by bob on" in refused.stderr, refused
+    run.trust()
+    if "requirements" in way:
+        assert run.deploy(wait=True)["status"] == "deployed"
+
+
 class _Mine:
     def predict(self, data: Any) -> Any:
         return data

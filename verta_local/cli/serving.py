@@ -271,13 +271,14 @@ def trust(options: argparse.Namespace) -> int:
 
 def _require_trust(run: ExperimentRun, options: argparse.Namespace) -> None:
     """Asks once before somebody else's code runs. Raises: ValueError where it may not."""
-    from ..trust import is_trusted  # noqa: PLC0415 - start-up time
+    from ..trust import code_of, is_trusted  # noqa: PLC0415 - start-up time
 
     spec = run.model_spec(for_deployment=True)
-    digests = [part["digest"] for part in (spec["model"], spec["custom_modules"]) if part]
-    if all(is_trusted(digest, spec["author"]) for digest in digests):
+    others = {author for digest, author in code_of(spec) if not is_trusted(digest, author)}
+    if not others:
         return
-    said = f"the model of run {plain(run.name)!r} was logged by {plain(str(spec['author']))}: its code will run as you"
+    who = " and ".join(sorted(plain(str(author)) for author in others))
+    said = f"the model of run {plain(run.name)!r} was logged by {who}: its code will run as you"
     if not options.trust:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise ValueError(f"{said}; if you trust them, say --trust, or: verta-local trust {run.id[:8]}")
