@@ -140,12 +140,12 @@ def read_claim(data: bytes) -> Claim:
 def damages(root: str) -> Iterator[tuple[str, str]]:
     """(path, what is wrong) of each file under `claims/` that is no sound claim."""
     top = os.path.join(root, "claims")
-    for kind in sorted(_names(top)):
+    for kind in sorted(files.list_names(top)):
         folder = os.path.join(top, kind)
         if not os.path.isdir(folder):
             yield folder, "it is no folder of claims"
             continue
-        for name in sorted(_names(folder)):
+        for name in sorted(files.list_names(folder)):
             path = os.path.join(folder, name)
             if name.startswith(drive.POKE):
                 continue
@@ -173,10 +173,3 @@ def _is_new(path: str) -> bool:
         return abs(time.time() - os.stat(path).st_mtime) < drive.SETTLED_AFTER_S
     except OSError:
         return False
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []

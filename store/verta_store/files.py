@@ -319,3 +319,11 @@ def remove_folder(path: str) -> None:
     import shutil  # noqa: PLC0415 - start-up time
 
     shutil.rmtree(path, ignore_errors=True)
+
+
+def list_names(path: str) -> list[str]:
+    """The names in a folder; none where there is no folder."""
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from . import claims, drive, ids, journal, packs, records, sealed_journals
+from . import claims, drive, files, ids, journal, packs, records, sealed_journals
 from . import digest as digests
 from .description import read_description
 from .errors import CorruptObject, MissingObject, StoreFormatError
@@ -478,8 +478,8 @@ def _in_trash(store: Store, report: Report, references: _References) -> Iterator
 def objects_in(top: str) -> Iterator[tuple[str, str]]:
     """(digest, path) of everything below `objects/` or `trees/` that is named like an object."""
     base = os.path.join(top, digests.ALGORITHM)
-    for shard in sorted(_list(base)):
-        for name in sorted(_list(os.path.join(base, shard))):
+    for shard in sorted(files.list_names(base)):
+        for name in sorted(files.list_names(os.path.join(base, shard))):
             rest = name.removesuffix(".manifest")
             if len(shard) == 2 and len(rest) == 62:
                 yield f"{digests.ALGORITHM}:{shard}{rest}", os.path.join(base, shard, name)
@@ -488,7 +488,7 @@ def objects_in(top: str) -> Iterator[tuple[str, str]]:
 def names_in(top: str) -> Iterator[tuple[str, str]]:
     """(digest, path) of single files under their users' names."""
     for digest, folder in objects_in(top):
-        for name in sorted(_list(folder)):
+        for name in sorted(files.list_names(folder)):
             path = os.path.join(folder, name)
             if os.path.isfile(path) and not name.endswith(".dir.manifest"):
                 yield digest, path
@@ -497,24 +497,17 @@ def names_in(top: str) -> Iterator[tuple[str, str]]:
 def _unpacked_in(top: str) -> Iterator[tuple[str, str]]:
     """(digest of the archive, folder) of unpacked archives."""
     for digest, folder in objects_in(top):
-        for name in sorted(_list(folder)):
+        for name in sorted(files.list_names(folder)):
             path = os.path.join(folder, name)
             if name.endswith(".dir") and os.path.isdir(path):
                 yield digest, path
 
 
-def _list(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
 def _note_garbage(report: Report, root: str) -> None:
-    leftovers = _list(os.path.join(root, "tmp"))
+    leftovers = files.list_names(os.path.join(root, "tmp"))
     if leftovers:
         report.notes.append(f"{len(leftovers)} temporary folders of running or dead writers in {root}/tmp")
-    aside = _list(os.path.join(root, sealed_journals.QUARANTINE))
+    aside = files.list_names(os.path.join(root, sealed_journals.QUARANTINE))
     if aside:
         what = f"what {len(aside)} repairs have put aside is in {root}/{sealed_journals.QUARANTINE}; delete it by hand"
         report.notes.append(what)

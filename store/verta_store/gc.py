@@ -7,7 +7,6 @@ a later collection looks again, puts back what is named by then and deletes the 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -15,23 +14,20 @@ from dataclasses import dataclass, field
 
 from . import digest as digests
 from . import drive, files, ids, leases, manifest, packing, packs, trash
-from .collected import Amount, Measure, Report, Share, Waiting, files_in
+from .batches import DOOMED, Batches, delete
+from .collected import Amount, Measure, Report, Share, files_in
 from .errors import CollectionRefused
 from .roots import RootReader
 from .sealed_journals import QUARANTINE
 from .store import Store
 from .trash import FOLDER as TRASH
-from .trash import Part, parse_name
+from .trash import Part
 from .turn import Turn
 
 DAY_S = 24 * 3600.0
 DEFAULT_GRACE_S = 14 * DAY_S
 
 _NS = 10**9
-_BATCH = re.compile(r"[0-9]{8}t[0-9]{6}-[0-9a-f]{8}")
-_BEGUN = "begun-"  # and what counted as old then, in ns; empty files, because a disk may be full
-_ENDED = "ended"  # its time is when the first sweep ended: from then the batch waits
-_DOOMED = "doomed-"  # nothing in the trash under such a name is looked for any more
 
 
 @dataclass(frozen=True)
@@ -108,15 +104,14 @@ class _Collection:
     def __init__(self, store: Store, grace_s: float, is_alone: bool, is_dry_run: bool, rules: Rules) -> None:
         self._store = store
         self._root = store.root
-        self._drive = drive.of(store.root)
         self._grace_ns = int(grace_s * _NS)
         self._is_alone = is_alone
         self._is_dry_run = is_dry_run
         self.rules = rules
         self._wait_ns = 0 if is_alone and grace_s == 0 else int(rules.trash_wait_s * _NS)
         self._report = Report(is_dry_run, grace_s)
+        self._batches = Batches(self._root, self._report, self._wait_ns, self.drive_now_ns)
         self._reader = RootReader(self._root)
-        self._batch = ""  # the folder of what this run moves
         self._now_ns = 0
         self._cutoff_ns = 0
         self._kept: set[str] = set()  # digests that are named by a journal, a lease or a tree that is
@@ -130,7 +125,7 @@ class _Collection:
         # Leases before journals: a writer that gave its lease back has written its records before.
         living, dead = self._judge_leases()
         writers_ns = [lease.since_ns for lease in living if lease.kind == leases.WRITER]
-        self._cutoff_ns = min([self._now_ns - self._grace_ns, *writers_ns])
+        self._cutoff_ns = self._batches.cutoff_ns = min([self._now_ns - self._grace_ns, *writers_ns])
         self._read_journals()
         self._sweep_writers(dead)
         # A writer that slept, was taken for dead and wakes up looks for its lease before it names anything: what it
@@ -139,24 +134,26 @@ class _Collection:
         if not self._is_dry_run:
             # What gives space back comes before what needs some: a full disk is a reason to collect.
             self._sweep_temporary(living)
-            self._second_sweep()
+            self._batches.sweep(self._kept, self._sync_journals)
         candidates = self._candidates()
         self._share_out(candidates)
         if not self._is_dry_run:
-            if candidates and not self._wait_ns and not self._has_room_for_batch():
+            if candidates and not self._wait_ns and not self._batches.has_room():
                 # Nobody else is here, and the drive is so full that it takes no folder: without the way round.
                 self._sync_journals()
                 for candidate in candidates:
-                    self._delete_at_once(candidate)
+                    self._batches.delete_at_once(self._paths(candidate))
+                    self._report.trashed.add(candidate.amount)
                 candidates = []
             for candidate in candidates:
-                self._move(candidate)
-            self._look_again()
+                if self._batches.move(candidate.parts):
+                    self._report.trashed.add(candidate.amount)
+            self._batches.end_first_sweep(self._mark)
             self._sweep_names()
             if not self._wait_ns:
-                self._second_sweep()
-            self._remove_if_empty(self._batch)
-        self._look_at_trash()
+                self._batches.sweep(self._kept, self._sync_journals)
+            self._batches.remove_own_if_empty()
+        self._batches.report_waiting(self._kept, self._now_ns)
         return self._report
 
     def pack(self) -> None:
@@ -213,7 +210,7 @@ class _Collection:
                 f"{problems[0]}{more}; look with: verta-local verify"
             )
 
-    def _mark(self) -> None:
+    def _mark(self) -> set[str]:
         """Finds out what is named, by the newest of the journals and leases."""
         self._read_journals()
         roots = self._reader.roots
@@ -229,6 +226,7 @@ class _Collection:
         for digest in list(kept):
             kept.update(self._blobs_of(digest))
         self._kept = kept
+        return kept
 
     def _blobs_of(self, digest: str) -> Iterator[str]:
         """The digests of a tree's files; none for a blob, or a manifest that cannot be read."""
@@ -273,8 +271,8 @@ class _Collection:
     def _shards(self, top: str) -> Iterator[tuple[str, set[str]]]:
         """(two digits, names that are a digest's) of each shard folder."""
         base = os.path.join(self._root, top, digests.ALGORITHM)
-        for shard in sorted(_list(base)):
-            names = {name for name in _list(os.path.join(base, shard)) if _is_digest(shard, name, top)}
+        for shard in sorted(files.list_names(base)):
+            names = {name for name in files.list_names(os.path.join(base, shard)) if _is_digest(shard, name, top)}
             if names:
                 yield shard, names
 
@@ -304,186 +302,6 @@ class _Collection:
                 self._report.trashed.add(candidate.amount)
         self._report.shares = sorted(shares.values(), key=lambda share: -share.amount.size_bytes)
 
-    # -- the first sweep -------------------------------------------------------------------------------------------
-
-    def _own_batch(self) -> str:
-        """The folder in the trash for what this run moves; it says from the start what counted as old."""
-        if not self._batch:
-            self._batch = self._make_batch(attempts=10)
-        return self._batch
-
-    def _make_batch(self, attempts: int) -> str:
-        name = f"{ids.utc_stamp(self._report.now_ms)}-{ids.random_hex(8)}"
-        batch = os.path.join(self._root, TRASH, name)
-        try:
-            files.make_folder(batch, self._root)
-            with open(os.path.join(batch, f"{_BEGUN}{self._cutoff_ns}"), "xb"):
-                return batch
-        except FileNotFoundError:
-            if attempts <= 1:
-                raise
-        return self._make_batch(attempts - 1)  # another collection has just swept it, because it was empty
-
-    def _has_room_for_batch(self) -> bool:
-        try:
-            self._own_batch()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            return False
-        return True
-
-    def _delete_at_once(self, candidate: _Candidate) -> None:
-        top = os.path.join(self._root, TRASH)
-        for path in self._paths(candidate):
-            doomed = os.path.join(top, f"{_DOOMED}{ids.random_hex(16)}")
-            if os.path.lexists(path) and self._rename(path, doomed):
-                self._report.freed.add(_delete(doomed))
-        self._report.freed.object_count += 1
-        self._report.trashed.add(candidate.amount)
-
-    def _move(self, candidate: _Candidate) -> None:
-        """Renames one object into the trash, and back when a writer met it in that moment."""
-        batch = self._own_batch()
-        is_moved = False
-        # A writer freshens the manifest of a tree and then looks for the folder (`Trees.keep`): so either it finds
-        # no folder, or we find the freshened manifest below, here or in its place.
-        for part in candidate.parts:
-            home = part.home(self._root)
-            if self._rename(home, os.path.join(batch, part.name)):
-                is_moved = True
-            elif os.path.lexists(home):
-                break  # a folder that may not be moved keeps its manifest
-        if is_moved and self._is_fresh(candidate.digest, candidate.kind, batch, self._cutoff_ns):
-            self._put_back(candidate.digest, candidate.kind, batch)
-        elif is_moved:
-            self._report.trashed.add(candidate.amount)
-
-    def _is_fresh(self, digest: str, kind: str, batch: str, cutoff_ns: int) -> bool:
-        """Whether a writer has met an object since it was found old, be it in the trash or in its place."""
-        part = Part(kind, digest, kind == "tree")
-        for path in (os.path.join(batch, part.name), part.home(self._root)):
-            try:
-                if os.lstat(path).st_mtime_ns >= cutoff_ns:
-                    return True
-            except OSError:
-                continue
-        return False
-
-    def _put_back(self, digest: str, kind: str, batch: str) -> None:
-        """Renames an object back to its place, the manifest of a tree first; what is there already is left there."""
-        is_back = False
-        for part in ([Part(kind, digest, True)] if kind == "tree" else []) + [Part(kind, digest)]:
-            home, path = part.home(self._root), os.path.join(batch, part.name)
-            if os.path.lexists(path) and not os.path.lexists(home):
-                files.make_folder(os.path.dirname(home), self._root)
-                is_back = self._rename(path, home) or is_back
-        self._report.put_back_count += is_back
-
-    def _rename(self, path: str, target: str) -> bool:
-        try:
-            self._drive.rename(path, target)
-            return True
-        except FileNotFoundError:
-            return False  # another collection, or a reader who brought it back, was faster
-        except OSError as error:
-            if not os.path.lexists(target):
-                self._report.notes.append(f"{path} could not be moved: {error.strerror}")
-            return False
-
-    def _look_again(self) -> None:
-        """After the first sweep: what was named, or taken for serving, meanwhile comes back at once."""
-        if self._batch:
-            self._mark()
-            for digest, kind in _objects_of(self._batch):
-                if digest in self._kept:
-                    self._put_back(digest, kind, self._batch)
-            _create(os.path.join(self._batch, _ENDED))
-
-    # -- the second sweep ------------------------------------------------------------------------------------------
-
-    def _second_sweep(self) -> None:
-        """Puts back what is named again, and deletes what has waited long enough."""
-        top = os.path.join(self._root, TRASH)
-        now_ns = self.drive_now_ns()
-        is_synced = False
-        for name in sorted(filter(_BATCH.fullmatch, _list(top))):
-            batch = os.path.join(top, name)
-            is_due = self._due_ns(batch) <= now_ns
-            if is_due and not is_synced:
-                # A deletion must not outlive, in a power cut, the record that made it right.
-                self._sync_journals()
-                is_synced = True
-            self._sweep_batch(batch, is_due)
-        # Last, because it may need a folder, and the drive may be full.
-        for name in _list(top):
-            if name.startswith(drive.POKE):
-                continue  # somebody is looking at this very moment
-            # Damaged copies that a good one has replaced.
-            if not _BATCH.fullmatch(name) and self._has_room_for_batch():
-                self._rename(os.path.join(top, name), os.path.join(self._own_batch(), f"other-{name}"))
-
-    def _due_ns(self, batch: str) -> int:
-        """When a batch may be deleted; one whose sweep was killed begins to wait now."""
-        path = os.path.join(batch, _ENDED)
-        if batch != self._batch:
-            _create(path)
-        try:
-            return os.stat(path).st_mtime_ns + self._wait_ns
-        except FileNotFoundError:
-            return 1 << 63  # our own, which is still being filled; or another collection has just emptied it
-
-    def _sweep_batch(self, batch: str, is_due: bool) -> None:
-        cutoff_ns = _cutoff_of(batch)
-        for digest, kind in _objects_of(batch):
-            if digest in self._kept or self._is_fresh(digest, kind, batch, cutoff_ns):
-                self._put_back(digest, kind, batch)
-                if not self._is_home(kind, digest):
-                    continue  # it cannot be put back: it stays where readers find it
-            if is_due:
-                self._delete_object(digest, kind, batch)
-        for name in _list(batch):
-            path = os.path.join(batch, name)
-            if name.startswith(_DOOMED):
-                self._report.freed.add(_delete(path))
-            elif is_due and name.startswith("other-"):
-                self._doom(path)
-        if batch != self._batch:
-            self._remove_if_empty(batch)
-
-    def _remove_if_empty(self, batch: str) -> None:
-        names = sorted(_list(batch), reverse=True) if batch else []
-        if names and all(name == _ENDED or name.startswith((_BEGUN, drive.POKE)) for name in names):
-            # Last `begun`: without it all that another collection may yet move here is put back.
-            for name in names:
-                files.remove_file(os.path.join(batch, name))
-            try:
-                os.rmdir(batch)
-            except OSError:
-                pass  # another collection uses it
-
-    def _is_home(self, kind: str, digest: str) -> bool:
-        parts = [Part(kind, digest), Part(kind, digest, kind == "tree")]
-        return all(os.path.lexists(part.home(self._root)) for part in parts)
-
-    def _delete_object(self, digest: str, kind: str, batch: str) -> None:
-        """Deletes what of an object is in the batch; its names too, if this was the object and no copy of it."""
-        is_copy = self._is_home(kind, digest)
-        for part in [Part(kind, digest), Part(kind, digest, True)]:
-            path = os.path.join(batch, part.name)
-            if os.path.lexists(path):
-                self._doom(path)
-        if not is_copy:
-            self._report.freed.object_count += 1
-            if kind == "blob":
-                self._delete_names(digest)
-
-    def _doom(self, path: str) -> None:
-        """Deletes for good. The rename first: a reader can bring back all of a folder, or nothing of it."""
-        doomed = os.path.join(os.path.dirname(path), f"{_DOOMED}{ids.random_hex(16)}")
-        if self._rename(path, doomed):
-            self._report.freed.add(_delete(doomed))
-
     def _sync_journals(self) -> None:
         for path in self._reader.open_paths:
             try:
@@ -497,16 +315,6 @@ class _Collection:
 
     # -- what is derived, and what the dead left -------------------------------------------------------------------
 
-    def _delete_names(self, digest: str) -> None:
-        folder = os.path.join(self._root, "names", digests.shard(digest))
-        if not os.path.lexists(folder):
-            return
-        doomed = os.path.join(self._own_batch(), f"{_DOOMED}{ids.random_hex(16)}")
-        if self._rename(folder, doomed):
-            if self._is_home("blob", digest) and self._rename(doomed, folder):
-                return  # stored again in this moment, and named again
-            self._report.freed.add(_delete(doomed))
-
     def _sweep_names(self) -> None:
         """Names of blobs that are gone: those that a collection left which was killed."""
         for shard, rests in self._shards("names"):
@@ -514,7 +322,7 @@ class _Collection:
                 digest = f"{digests.ALGORITHM}:{shard}{rest}"
                 folder = os.path.join(self._root, "names", digests.shard(digest))
                 if digest not in self._kept and _is_old(folder, self._cutoff_ns) and self._is_nowhere(digest):
-                    self._delete_names(digest)
+                    self._batches.delete_names(digest)
 
     def _is_nowhere(self, digest: str) -> bool:
         part = Part("blob", digest)
@@ -529,51 +337,27 @@ class _Collection:
                 if os.path.lexists(folder):
                     self._report.freed.add(Measure().of([folder]))
                 continue
-            self._doom(folder)
+            self._batches.doom(folder)
             files.remove_file(lease.path)
 
     def _sweep_temporary(self, living: list[leases.Lease]) -> None:
         """What lies in `tmp/` without a lease: of earlier versions, and of a crash between two steps."""
         # Their names first, so that a folder made since then is not taken for one without.
         top = os.path.join(self._root, "tmp")
-        found = _list(top)
+        found = files.list_names(top)
         leased = {lease.name for lease in (*living, *leases.read_leases(self._root))} | {self._store.leases.name}
         for name in found:
             path = os.path.join(top, name)
-            if name.startswith(_DOOMED):
-                self._report.freed.add(_delete(path))
+            if name.startswith(DOOMED):
+                self._report.freed.add(delete(path))
             elif name not in leased and _is_old(path, self._now_ns - self._silence_ns()):
-                self._doom(path)
-        for folder in ("journals", *(os.path.join("journals", name) for name in _list(self._root + "/journals"))):
-            for name in _list(os.path.join(self._root, folder)):
-                path = os.path.join(self._root, folder, name)
+                self._batches.doom(path)
+        top = os.path.join(self._root, "journals")
+        for folder in (top, *(os.path.join(top, name) for name in files.list_names(top))):
+            for name in files.list_names(folder):
+                path = os.path.join(folder, name)
                 if name.startswith(drive.POKE) and _is_old(path, self._now_ns - self._silence_ns()):
                     files.remove_file(path)  # of a look that was killed
-
-    # -- the report ------------------------------------------------------------------------------------------------
-
-    def _look_at_trash(self) -> None:
-        """Lists what waits; in a dry run, counts what would be deleted."""
-        top = os.path.join(self._root, TRASH)
-        for name in sorted(_list(top)):
-            batch = os.path.join(top, name)
-            measure = Measure()
-            amount = Amount()
-            for digest, kind in _objects_of(batch):
-                if digest not in self._kept:
-                    paths = [os.path.join(batch, Part(kind, digest, each).name) for each in (False, True)]
-                    paths.append(os.path.join(self._root, "names", digests.shard(digest)))
-                    amount.add(measure.of(paths))
-            if not amount.object_count:
-                continue
-            try:
-                due_ns = os.stat(os.path.join(batch, _ENDED)).st_mtime_ns + self._wait_ns
-            except OSError:
-                due_ns = self._now_ns + self._wait_ns  # the sweep was killed: it waits from the next one on
-            if self._is_dry_run and due_ns <= self._now_ns:
-                self._report.freed.add(amount)
-            else:
-                self._report.waiting.append(Waiting(name, amount, due_ns // 10**6))
 
 
 def _is_digest(shard: str, name: str, top: str) -> bool:
@@ -581,55 +365,8 @@ def _is_digest(shard: str, name: str, top: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{64}", shard + rest) is not None and len(shard) == 2
 
 
-def _objects_of(batch: str) -> list[tuple[str, str]]:
-    """(digest, kind) of what a batch in the trash holds, whole or in part."""
-    parts = [part for part in map(parse_name, sorted(_list(batch))) if part is not None]
-    return list(dict.fromkeys((part.digest, part.kind) for part in parts))
-
-
-def _cutoff_of(batch: str) -> int:
-    """What counted as old when the batch was begun; 0, so that all counts as met, when that is not known."""
-    for name in _list(batch):
-        if name.startswith(_BEGUN) and name[len(_BEGUN) :].isdigit():
-            return int(name[len(_BEGUN) :])
-    return 0
-
-
 def _is_old(path: str, cutoff_ns: int) -> bool:
     try:
         return os.lstat(path).st_mtime_ns < cutoff_ns
     except OSError:
         return False
-
-
-def _create(path: str) -> None:
-    try:
-        with open(path, "xb"):
-            pass
-    except (FileExistsError, FileNotFoundError):
-        pass
-
-
-def _list(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _delete(path: str) -> Amount:
-    """Deletes a file or folder. Returns how many files went and what the device got back."""
-    amount = Amount()
-    for file in list(files_in(path)):
-        try:
-            found = os.lstat(file)
-        except OSError:
-            continue
-        files.remove_file(file)
-        if os.path.lexists(file):
-            continue  # the next collection tries again
-        amount.file_count += 1
-        if found.st_nlink <= 1:
-            amount.size_bytes += found.st_size
-    files.remove_folder(path)
-    return amount

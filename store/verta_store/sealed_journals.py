@@ -93,9 +93,9 @@ def gone(root: str, stems: Iterable[str]) -> list[str]:
         return []
     aside = set()
     top = os.path.join(root, QUARANTINE)
-    for batch in _list(top):
-        for host in _list(os.path.join(top, batch, "journals")):
-            for name in _list(os.path.join(top, batch, "journals", host)):
+    for batch in files.list_names(top):
+        for host in files.list_names(os.path.join(top, batch, "journals")):
+            for name in files.list_names(os.path.join(top, batch, "journals", host)):
                 aside.add(f"{host}/{name.partition('.')[0]}")
     where = drive.of(root)
     return sorted(
@@ -104,10 +104,3 @@ def gone(root: str, stems: Iterable[str]) -> list[str]:
         # Asked once more: a listing may be old on a share, and a journal may just have been sealed.
         if not where.has(os.path.join(root, "journals", stem + SEALED_SUFFIX)) and not _is_there(root, stem)
     )
-
-
-def _list(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return []

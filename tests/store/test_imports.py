@@ -20,7 +20,7 @@ ENGINE = [
      "index_tables"},
     {"copying", "hashing", "manifest", "page_cache", "portable_names", "walking", "worker", "workers"},
     {"objects", "journal", "index", "index_file", "catching_up", "remotes", "archive", "claims", "description", "ingest", "leases", "roots", "selection", "trash",
-     "packs", "packing", "turn", "verified", "source_memory"},
+     "packs", "packing", "batches", "turn", "verified", "source_memory"},
     {"folder_copy"},
     {"tree"},
     {"materialize"},
