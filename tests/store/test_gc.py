@@ -679,10 +679,11 @@ def test_what_a_process_serves_stays_until_it_ends(store: Store, tmp_path: Path)
 
 
 def test_a_model_that_is_loaded_for_serving_holds_its_objects(store: Store, run: str) -> None:
-    from verta_local import loading
+    from verta_local import loading, trust
 
     ref = log(store, run, "model.pkl", store.put_bytes(b"not a pickle"))
     spec = {"store": store.root, "cache_dir": store.cache_dir, "run_name": "first", "model": {"digest": ref.digest}}
+    spec["author"] = trust.own_author()
     with pytest.raises(Exception, match="first"):
         loading.load_model({**spec, "artifacts": {}})
     (lease,) = [lease for lease in leases.read_leases(store.root) if lease.kind == "reader"]
