@@ -11,10 +11,13 @@ import stat
 from dataclasses import dataclass, field
 
 from . import digest as digests
-from . import drive, files, fsck, ids, journal, manifest, records, sealed_journals
+from . import drive, files, ids, journal, manifest, records, sealed_journals
 from .collected import files_in
+from .content_check import names_in, objects_in
+from .damages import Problem
+from .damages import Report as Verification
 from .errors import StoreError
-from .fsck import Problem, verify
+from .fsck import verify
 from .listing import PACK_SUFFIX, is_stem
 from .objects import copy_in
 from .store import Store
@@ -25,8 +28,8 @@ from .trash import Part, bring_back_object, parse_name
 class Report:
     """What a repair did. `after` is a deep verification of what there is now."""
 
-    before: fsck.Report
-    after: fsck.Report
+    before: Verification
+    after: Verification
     restored: list[str] = field(default_factory=list)  # paths that hold again what belongs there
     set_aside: list[str] = field(default_factory=list)  # where what was damaged is now, below `quarantine/`
     notes: list[str] = field(default_factory=list)
@@ -46,7 +49,7 @@ def repair(store: Store, *, accept_loss: bool = False) -> Report:
         StoreWriteError: the drive refused; what was done until then is done.
     """
     mending = _Mending(store)
-    found: list[fsck.Report] = []
+    found: list[Verification] = []
     with store.leases.working(), files.writing("a repaired store", store.root):
         # What comes back may show more: the files of a tree are known only by its manifest.
         while not found or mending.mend(found[-1].problems):
@@ -206,7 +209,7 @@ class _Mending:
         """Every path below `objects/`, `trees/` and `names/` that should hold these bytes."""
         if self._twins is None:
             self._twins = {}
-            for other, path in fsck.objects_in(os.path.join(self._root, "trees")):
+            for other, path in objects_in(os.path.join(self._root, "trees")):
                 if path.endswith(".manifest"):
                     continue
                 try:
@@ -215,7 +218,7 @@ class _Mending:
                     continue
                 for part, expected in manifest.parts_of(path, entries):
                     self._twins.setdefault(expected, []).append(part)
-            for other, path in fsck.names_in(os.path.join(self._root, "names")):
+            for other, path in names_in(os.path.join(self._root, "names")):
                 self._twins.setdefault(other, []).append(path)
         return [Part("blob", digest).home(self._root), *self._twins.get(digest, ())]
 

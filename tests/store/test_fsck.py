@@ -13,8 +13,9 @@ import pytest
 from new_entities import new_run
 
 from verta_store import Ref, Store, description, hashing, journal, workers
+from verta_store.damages import Problem
 from verta_store.errors import StoreWriteError
-from verta_store.fsck import Problem, verify
+from verta_store.fsck import verify
 from verta_store.journal import OPEN_SUFFIX, SEALED_SUFFIX, list_journals
 from verta_store.query import Query
 

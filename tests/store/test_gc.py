@@ -685,7 +685,7 @@ def test_a_model_that_is_loaded_for_serving_holds_its_objects(store: Store, run:
     spec = {"store": store.root, "cache_dir": store.cache_dir, "run_name": "first", "model": {"digest": ref.digest}}
     spec["author"] = trust.own_author()
     with pytest.raises(Exception, match="first"):
-        loading.load_model({**spec, "artifacts": {}})
+        loading.load_model({**spec, "artifacts": {}, "author": trust.own_author()})
     (lease,) = [lease for lease in leases.read_leases(store.root) if lease.kind == "reader"]
     assert lease.digests == {ref.digest}
     assert "serving the model of run 'first'" in lease.owner

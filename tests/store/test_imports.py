@@ -17,11 +17,11 @@ ENGINE = [
     {"ids", "errors"},
     {"writers"},
     {"records", "query", "files", "digest", "drive", "listing", "sealed_journals", "columns", "series", "authors", "probe", "collected", "local_cache", "names",
-     "index_tables"},
+     "index_tables", "damages"},
     {"copying", "hashing", "manifest", "page_cache", "portable_names", "walking", "worker", "workers"},
     {"objects", "journal", "index", "index_file", "catching_up", "remotes", "archive", "claims", "description", "ingest", "leases", "roots", "selection", "trash",
      "packs", "packing", "batches", "turn", "verified", "source_memory"},
-    {"folder_copy"},
+    {"folder_copy", "journal_check"},
     {"tree"},
     {"materialize"},
     {"contents"},
@@ -29,7 +29,7 @@ ENGINE = [
     {"reading"},
     {"store"},
     {"opening", "__init__"},
-    {"fsck"},
+    {"fsck", "content_check"},
     {"gc", "repair", "sync"},
 ]  # fmt: skip
 CLIENT = [
