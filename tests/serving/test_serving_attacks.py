@@ -228,7 +228,9 @@ def test_the_network_needs_a_token(make_server: Any) -> None:
 
 
 def test_no_way_into_a_debugger_or_folders_in_errors(server: Any) -> None:
-    for path in ("/console", "/?__debugger__=yes&cmd=resource&f=debugger.js", "/static/x", "/admin/v1/none"):
+    debugger = server.request("GET", "/?__debugger__=yes&cmd=resource&f=debugger.js")
+    assert debugger.body == server.request("GET", "/").body
+    for path in ("/console", "/static/x", "/admin/v1/none"):
         reply = server.request("GET", path, headers=_ADMIN)
         assert reply.status == 404
         assert str(Path(__file__).parents[2]) not in reply.body.decode()

@@ -362,3 +362,16 @@ def test_a_model_that_takes_headers_gets_them_without_tokens(server: Any) -> Non
     reply = server.request("POST", "/api/v1/predict/run-1", b"1", sent)
     assert reply.json["x-tenant"] == "team"
     assert "secret" not in str(reply.json) and "cookie" not in reply.json
+
+
+def test_an_upgrade_to_a_model_that_takes_headers_loses_no_request(server: Any, tools: Any) -> None:
+    """A request that was taken for a model without them goes to the one with them."""
+    server.deploy("SlowToLoad", wait=False, seconds=0.5, version=1)
+    endpoint = server.supervisor.table.get("run-1")
+    waiting = tools.in_background(lambda: server.predict(1))
+    tools.eventually(lambda: endpoint.waiting == 1)
+    assert not endpoint.wants_headers
+    server.deploy("TakesHeaders")
+    assert waiting().status == 200
+    reply = endpoint.predict(1, "id", b"1")  # no headers at hand
+    assert (reply.status, reply.body) == (200, b"{}")

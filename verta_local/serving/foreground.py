@@ -119,9 +119,9 @@ def serve_foreground(
             why = error.strerror or error
             return fail(f"cannot write {state_file} ({why}): set VERTA_LOCAL_STATE to another folder")
         return fail(str(error))
-    if show_output:
-        for log, at_byte in seen_bytes.items():
-            threading.Thread(target=_follow, args=(log, at_byte), name="follow-log", daemon=True).start()
+    shown = [_Shown(log, at_byte) for log, at_byte in seen_bytes.items()] if show_output else []
+    for each in shown:
+        threading.Thread(target=each.follow, name="follow-log", daemon=True).start()
     watch = threading.Thread(
         target=_announce, args=(supervisor, endpoints, on_ready, not show_output), name="announce", daemon=True
     )
@@ -129,6 +129,8 @@ def serve_foreground(
     try:
         return supervisor.run(handle_signals=threading.current_thread() is threading.main_thread())
     finally:
+        for each in shown:
+            each.show()  # the last words
         state_file.unlink(missing_ok=True)
         _remove(folder)
 
@@ -166,22 +168,35 @@ def _served(supervisor: Supervisor, endpoint: Endpoint) -> ServedModel:
     return ServedModel(spec["run_id"], spec.get("run_name") or "", url, endpoint.token, shlex.join(words), page)
 
 
-def _follow(path: Path, at_byte: int) -> None:
-    """Shows what is written to a log behind `at_byte` on stderr, for as long as this process lives."""
-    while True:
-        try:
-            with path.open("rb") as log:
-                if log.seek(0, os.SEEK_END) < at_byte:
-                    at_byte = 0  # the log was cut
-                log.seek(at_byte)
-                text = log.read()
-                at_byte += len(text)
-        except OSError:
-            text = b""
-        if text:
-            sys.stderr.write(text.decode("utf-8", "replace"))
-            sys.stderr.flush()
-        time.sleep(_FOLLOW_EVERY_S)
+class _Shown:
+    """A log whose new lines are shown on stderr."""
+
+    def __init__(self, path: Path, at_byte: int) -> None:
+        self._path = path
+        self._at_byte = at_byte
+        self._lock = threading.Lock()
+
+    def follow(self) -> None:
+        """Shows what is written, for as long as this process lives."""
+        while True:
+            self.show()
+            time.sleep(_FOLLOW_EVERY_S)
+
+    def show(self) -> None:
+        """Shows what was written since the last look."""
+        with self._lock:
+            try:
+                with self._path.open("rb") as log:
+                    if log.seek(0, os.SEEK_END) < self._at_byte:
+                        self._at_byte = 0  # the log was cut
+                    log.seek(self._at_byte)
+                    text = log.read()
+                    self._at_byte += len(text)
+            except OSError:
+                return
+            if text:
+                sys.stderr.write(text.decode("utf-8", "replace"))
+                sys.stderr.flush()
 
 
 def _remove_leftovers(parent: Path) -> None:
