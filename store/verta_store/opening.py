@@ -64,7 +64,7 @@ def open_store(
             if not create:
                 raise StoreNotFound(f"there is no store in {path}; make one with Client({path!r})", path=path)
             was_created = descriptions.create(path, sharing)
-        store = Store(path, read_description(path), os.fspath(cache_dir), durability, was_created=was_created)
+        store = Store(path, read_description(path), os.path.abspath(cache_dir), durability, was_created=was_created)
         if was_created and sharing == "user" and drive.of(path).is_careful:
             store.notes.append(
                 f"{path} is on a network drive and private to you; for a team: verta-local init PATH --shared"

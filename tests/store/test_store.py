@@ -584,3 +584,13 @@ def test_nothing_is_made_below_what_another_process_deleted(store: Store, anothe
     store.refresh()
     with pytest.raises(UnknownEntity):
         store.create("experiment", project.id, "f")
+
+
+def test_the_cache_folder_may_be_named_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("store", "cache", create=True)
+    run = store.create("run", None, "first").id
+    monkeypatch.chdir("/")
+    assert store.entity(run).name == "first"
+    store.close()
+    assert (tmp_path / "cache" / "stores" / store.id / "index.sqlite").exists()
