@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from verta_store.query import EntityRow
 
     from .deployment import DeployedModel
+    from .engines import ServingEngine
 
 
 def deployed_here(store: Store) -> list[tuple[EntityRow, dict[str, Any]]]:
     """The runs and endpoints that the store notes as deployed on this host, oldest first, each with its note.
 
-    A note is {"state", "url", "path", "settings", "at" (ms)}; it says what is wanted, not what runs.
+    A note is {"state", "url", "path", "settings", "at" (ms)}; it says what is wanted, not what runs. What another
+    engine than the local one serves ("engine") is not among them: it does not end with this machine.
     """
     rows = store.select(
         "SELECT e.id, v.json FROM vals v JOIN keys k ON k.id = v.key JOIN entities e ON e.num = v.entity"
@@ -30,8 +32,12 @@ def deployed_here(store: Store) -> list[tuple[EntityRow, dict[str, Any]]]:
         (DEPLOYMENTS, ids.host_id()),
     )
     notes = [(entity, decode_value(text)) for entity, text in rows if text is not None]
-    found = [(store.entity(entity), note) for entity, note in notes if note.get("state") == "deployed"]
+    found = [(store.entity(entity), note) for entity, note in notes if _is_served_here(note)]
     return sorted(found, key=lambda pair: int(pair[1].get("at", 0)))
+
+
+def _is_served_here(note: dict[str, Any]) -> bool:
+    return note.get("state") == "deployed" and "engine" not in note
 
 
 class RunModel(EntityWithModel, EntityWithDatasets):
@@ -45,6 +51,7 @@ class RunModel(EntityWithModel, EntityWithDatasets):
         wait: bool = False,
         *,
         canary: float | str | None = None,
+        engine: str = "local",
         **settings: Any,
     ) -> dict[str, Any]:
         """Serves the model from a process of its own, which outlives this one. Returns the status.
@@ -55,6 +62,8 @@ class RunModel(EntityWithModel, EntityWithDatasets):
             no_token: lets everybody on this machine call it.
             wait: returns when the model has answered its self-check, and raises its error at once.
             canary: the share of requests ("10%" or 0.1) that this model gets beside the one deployed at `path`.
+            engine: "local", for this machine; "ray" (extra `verta-local[ray]`), for a Ray cluster; or one that
+                another package offers, see `verta_local.engines`.
             settings: `replicas` (processes, 1), `threads` (predictions at a time in each, 4), `predict_timeout_s`
                 (60), `queue_limit` (requests that may wait, 128).
 
@@ -67,12 +76,13 @@ class RunModel(EntityWithModel, EntityWithDatasets):
                 failing;" and the model's own traceback.
         """
         spec = self.model_spec(for_deployment=True)
-        from .deployment import local  # noqa: PLC0415 - start-up time
+        from .engines import LOCAL, engine_named  # noqa: PLC0415 - start-up time
 
-        status = local.deploy(spec, path=path, token=token, no_token=no_token, wait=wait, canary=canary, **settings)
+        serving = engine_named(engine)
+        status = serving.deploy(spec, path=path, token=token, no_token=no_token, wait=wait, canary=canary, **settings)
         if canary is None:  # a canary is a trial: `verta-local serve --all` does not bring it back
             note = {"state": "deployed", "url": status.get("url"), "path": path, "settings": settings}
-            self._record_deployment(note)
+            self._record_deployment(note if engine == LOCAL else {**note, "engine": engine})
         return dict(status)
 
     def undeploy(self, wait: bool = False) -> dict[str, Any]:
@@ -80,9 +90,7 @@ class RunModel(EntityWithModel, EntityWithDatasets):
 
         What `verta-local serve` serves in the foreground goes on: Ctrl-C there ends it.
         """
-        from .deployment import local  # noqa: PLC0415 - start-up time
-
-        status = local.undeploy(self._store.id, self._id, wait=wait)
+        status = self._engine().undeploy(self._store.id, self._id, wait=wait)
         self._record_deployment({"state": "undeployed"})
         return dict(status)
 
@@ -91,9 +99,7 @@ class RunModel(EntityWithModel, EntityWithDatasets):
 
         It asks the serving process, so it is true after a reboot or a kill too.
         """
-        from .deployment import local  # noqa: PLC0415 - start-up time
-
-        return dict(local.status(self._store.id, self._id))
+        return dict(self._engine().status(self._store.id, self._id))
 
     def get_deployed_model(self) -> DeployedModel:
         """The deployed model, to call `predict` on.
@@ -108,6 +114,13 @@ class RunModel(EntityWithModel, EntityWithDatasets):
         if status["status"] not in ("deployed", "deploying"):
             raise DeploymentError(f"model is not currently deployed ({status['message']})")
         return DeployedModel.from_url(status["url"], status["token"])
+
+    def _engine(self) -> ServingEngine:
+        """The engine that the run was last deployed with on this host."""
+        from .engines import LOCAL, engine_named  # noqa: PLC0415 - start-up time
+
+        note = self._store.values(self._id, DEPLOYMENTS).get(ids.host_id()) or {}
+        return engine_named(str(note.get("engine") or LOCAL))
 
     def _record_deployment(self, state: dict[str, Any]) -> None:
         """Notes it in the store, for the others; what is true on this host is asked from the serving process."""

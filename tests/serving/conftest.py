@@ -71,7 +71,7 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     folder = tmp_path / "state"
     monkeypatch.setenv("VERTA_LOCAL_STATE", str(folder))
     monkeypatch.setenv("VERTA_LOCAL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("VERTA_LOCAL_HTTP_SERVER", os.environ.get("VERTA_LOCAL_HTTP_SERVER", "waitress"))
+    monkeypatch.setenv("VERTA_LOCAL_HTTP_SERVER", os.environ.get("TEST_HTTP_SERVER", "waitress"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "models"))
     yield folder
     deadline = time.monotonic() + 5

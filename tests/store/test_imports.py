@@ -38,7 +38,7 @@ CLIENT = [
      "display", "frameworks", "model_formats", "progress",
      "stored_modules", "tracebacks", "trust", "values", "visibility"},
     {"deployment", "entity", "loading", "model", "serving"},
-    {"lazy_list"},
+    {"lazy_list", "engines"},
     {"creation", "entity_attributes", "entity_artifacts", "entity_code", "entity_environment", "entity_schema", "entity_model", "entity_notes", "run_life",
      "entity_tags", "run_artifacts"},
     {"dataset"},
@@ -51,7 +51,7 @@ CLIENT = [
     {"endpoint"},
     {"client_datasets", "client_endpoints", "client_registry", "tracking"},
     {"client"},
-    {"__init__", "as_verta", "demo", "integrations", "utils"},
+    {"__init__", "as_verta", "demo", "engine_contract", "integrations", "utils"},
     {"cli", "__main__"},
 ]  # fmt: skip
 FORBIDDEN_IN_ENGINE = {

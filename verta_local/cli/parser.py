@@ -94,6 +94,9 @@ def make_parser() -> argparse.ArgumentParser:
     deploy = add("deploy", serving.deploy, "serve a run's model in the background", "verta-local deploy RUN")
     deploy.add_argument("run_name", metavar="RUN")
     deploy.add_argument("--path", default=None, help="the last part of the URL (the run's id)")
+    deploy.add_argument(
+        "--engine", default="local", metavar="NAME", help="what serves it: local, or ray for a Ray cluster (local)"
+    )
     deploy.add_argument("--token", default=None, help="what callers must send as Access-Token (a random one)")
     deploy.add_argument("--no-token", action="store_true", help="let everybody on this machine call the model")
     deploy.add_argument("--canary", default=None, metavar="SHARE", help="its share of the requests at --path, as 10%%")

@@ -129,6 +129,7 @@ def deploy(options: argparse.Namespace) -> int:
         no_token=options.no_token,
         wait=True,
         canary=options.canary,
+        engine=options.engine,
         **_process_settings(options),
     )
     print(f"{status['status']}\n  url    {status['url']}\n  token  {status['token'] or '(none)'}")

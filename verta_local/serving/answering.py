@@ -29,7 +29,19 @@ class Reply:
     meta: bytes = b""
 
 
-class ModelAnswers:
+class AnswersItself:
+    """What a loader may give in place of a model: something that answers requests in its own way."""
+
+    def about(self) -> dict[str, Any]:
+        """As `ModelAnswers.about`."""
+        raise NotImplementedError
+
+    def reply_to(self, request: frames.Frame) -> Reply:
+        """As `ModelAnswers.reply_to`; from any number of threads."""
+        raise NotImplementedError
+
+
+class ModelAnswers(AnswersItself):
     """Answers requests with one model; from any number of threads."""
 
     def __init__(self, model: Any, spec: dict[str, Any], body_limit_bytes: int) -> None:

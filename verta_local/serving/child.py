@@ -19,7 +19,7 @@ from typing import Any
 
 from verta_local.errors import EnvironmentUnmet, LoadError
 from verta_local.serving import frames
-from verta_local.serving.answering import ModelAnswers
+from verta_local.serving.answering import AnswersItself, ModelAnswers
 from verta_local.tracebacks import own_traceback
 
 _PROGRAM_NAME = "verta_local model"
@@ -42,7 +42,10 @@ def main(arguments: list[str]) -> int:
     except BaseException as error:  # whatever the user's code raises, SystemExit too: it is reported
         _report_failure(control, error)
         return 1
-    answers = ModelAnswers(model, order["spec"], int(order["body_limit_bytes"]))
+    if isinstance(model, AnswersItself):
+        answers = model
+    else:
+        answers = ModelAnswers(model, order["spec"], int(order["body_limit_bytes"]))
     frames.send_frame(control, frames.READY, json.dumps(answers.about()).encode())
     for number, lane in enumerate(work[1:], 1):
         threading.Thread(target=_serve, args=(answers, lane), name=f"predict-{number}", daemon=True).start()
@@ -71,7 +74,7 @@ def _report_failure(control: socket.socket, error: BaseException) -> None:
     frames.send_frame(control, frames.FAILED, json.dumps(report).encode())
 
 
-def _serve(answers: ModelAnswers, lane: socket.socket) -> None:
+def _serve(answers: AnswersItself, lane: socket.socket) -> None:
     """Answers until the supervisor closes the lane."""
     reader = frames.FrameReader(lane)
     while True:

@@ -126,7 +126,12 @@ class GranianServer:
             status, headers = int(line[:_STATUS_DIGITS]), found
 
         try:
-            body = b"".join(self._application(scope, start_response))
+            pieces = self._application(scope, start_response)
+            try:
+                body = b"".join(pieces)
+            finally:
+                if hasattr(pieces, "close"):
+                    pieces.close()
         except Exception:
             logging.getLogger(__name__).exception("a request failed in the server")
             status, headers = 500, [("Content-Type", "application/json"), *SECURITY_HEADERS]
