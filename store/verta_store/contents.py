@@ -10,8 +10,9 @@ import os
 from .errors import MissingObject
 from .leases import Leases
 from .materialize import Materializer
-from .objects import Objects, TemporaryFolder, missing
+from .objects import Objects, missing
 from .source_memory import SourceMemory
+from .temporary import TemporaryFolder
 from .tree import Trees
 from .verified import VerifiedCache
 

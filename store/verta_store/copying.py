@@ -11,7 +11,7 @@ from . import digest as digests
 from . import drive, files, page_cache
 from .walking import look_of
 
-# Above this the kernel copies, and a second thread hashes what was copied: `objects.copy_in`.
+# Above this the kernel copies, and a second thread hashes what was copied: `file_copy.copy_in`.
 SMALL_BYTES = 1 << 20
 
 # A file that was changed less than this ago may change again within one tick of its clock (git's "racily clean" rule).
@@ -41,7 +41,7 @@ def copy_small(source: str, target: str, trusted_device: int | None) -> Copied |
 
     Returns:
         None when it is another kind of file, or anything went wrong: then nothing is left behind, and
-        `objects.copy_in` does it again, or says why not.
+        `file_copy.copy_in` does it again, or says why not.
     """
     try:
         reader = os.open(source, _READ)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from . import drive, files
 from .copying import Copied, copy_names
+from .file_copy import copy_in
 from .manifest import Entry, path_below
-from .objects import Objects, copy_in
+from .objects import Objects
 from .walking import Folder, look_of, signature_of
 
 # From this size on a file in a tree is a hard link to a blob, so that the shards of checkpoints are stored once.
@@ -44,7 +45,7 @@ def copy_folder(
         trusted_device: the device whose files may be remembered (see `source_memory`), or None.
 
     Raises:
-        BadContent, OSError: as `objects.copy_in`.
+        BadContent, OSError: as `file_copy.copy_in`.
     """
     for folder in found[1:]:
         path = path_below(target, folder.path)

@@ -11,9 +11,11 @@ import stat
 from . import digest as digests
 from . import drive, files, ids
 from .errors import StoreWriteError
+from .file_copy import copy_in
 from .manifest import folder_entries, parts_of, read_manifest, write_manifest
 from .names import ARCHIVE_ENDS, safe_name
-from .objects import NO_LINK, Objects, TemporaryFolder, copy_in, corrupt, missing
+from .objects import NO_LINK, Objects, corrupt, missing
+from .temporary import TemporaryFolder
 from .tree import Trees
 from .verified import VerifiedCache, signature_of
 

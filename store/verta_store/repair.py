@@ -17,9 +17,9 @@ from .content_check import names_in, objects_in
 from .damages import Problem
 from .damages import Report as Verification
 from .errors import StoreError
+from .file_copy import copy_in
 from .fsck import verify
 from .listing import PACK_SUFFIX, is_stem
-from .objects import copy_in
 from .store import Store
 from .trash import Part, bring_back_object, parse_name
 

@@ -16,8 +16,9 @@ from . import drive, files, trash
 from .errors import BadContent, CorruptObject, StoreWriteError
 from .leases import GONE, REFUSED
 from .manifest import Entry, parts_of, read_manifest, write_manifest
-from .objects import Objects, Ref, TemporaryFolder, corrupt, missing
+from .objects import Objects, Ref, corrupt, missing
 from .source_memory import KnownFolder
+from .temporary import TemporaryFolder
 from .verified import VerifiedCache
 from .walking import plain_signature, walk
 

@@ -281,8 +281,9 @@ def test_names_that_look_like_attacks_are_names_and_nothing_else(store: Store, t
 
 def test_a_store_on_a_drive_without_case_refuses_twins(tmp_path: Path) -> None:
     from verta_store.leases import Leases
-    from verta_store.objects import Objects, TemporaryFolder
+    from verta_store.objects import Objects
     from verta_store.source_memory import SourceMemory
+    from verta_store.temporary import TemporaryFolder
     from verta_store.verified import VerifiedCache
 
     root = str(tmp_path)
