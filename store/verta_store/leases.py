@@ -10,12 +10,12 @@ import contextlib
 import errno
 import json
 import os
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from . import drive, files, ids
+from .writers import process_exists
 
 FOLDER = "leases"
 SUFFIX = ".jsonl"
@@ -59,7 +59,7 @@ class Lease(NamedTuple):
     def is_alive(self, now_ns: int, limit_ns: int) -> bool:
         """Whether its process may still run, `limit_ns` being how long one of another machine may be silent."""
         if self.machine and self.machine == this_machine():
-            return _process_exists(self.pid)
+            return process_exists(self.pid)
         return now_ns - self.touched_ns <= limit_ns
 
 
@@ -123,18 +123,6 @@ def this_machine() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except (OSError, ValueError):
         return ""
-
-
-def _process_exists(pid: int) -> bool:
-    if pid <= 0 or sys.platform == "win32":  # there, `kill` with 0 ends the process
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 class _Held:

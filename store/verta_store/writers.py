@@ -57,8 +57,8 @@ class Birth(NamedTuple):
     writer: Writer
 
 
-def process_runs(pid: int, since_s: float) -> bool:
-    """Whether a process of this host that ran at `since_s` (seconds since 1970) still does. On Windows always."""
+def process_exists(pid: int) -> bool:
+    """Whether there is a process of this number on this host, be it another user's. On Windows always."""
     if pid <= 0 or sys.platform == "win32":  # there, `kill` with 0 ends the process
         return True
     try:
@@ -67,6 +67,13 @@ def process_runs(pid: int, since_s: float) -> bool:
         return False
     except OSError:
         pass  # somebody else's
+    return True
+
+
+def process_runs(pid: int, since_s: float) -> bool:
+    """Whether a process of this host that ran at `since_s` (seconds since 1970) still does. On Windows always."""
+    if not process_exists(pid):
+        return False
     started_s = _started_s(pid)
     # One that started later only has the number of the one that was meant.
     return started_s is None or started_s <= since_s + _CLOCK_SLACK_S

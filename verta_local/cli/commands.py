@@ -209,28 +209,6 @@ def _print_artifacts(records: dict[str, Any]) -> None:
     print_table(("  KEY", "KIND", "SIZE", "NAME", "DIGEST"), rows)
 
 
-def verify(options: argparse.Namespace) -> int:
-    """`verta-local verify [--deep]`: exit code 0 for a sound store, 1 for a damaged one."""
-    from dataclasses import asdict  # noqa: PLC0415
-
-    from verta_store.fsck import verify as verify_store  # noqa: PLC0415 - start-up time
-
-    report = verify_store(open_chosen_store(options), deep=options.deep)
-    if options.json:
-        print_json({**asdict(report), "is_clean": report.is_clean})
-        return 0 if report.is_clean else 1
-    for problem in report.problems:
-        print(plain(str(problem)))
-    for note in report.notes:
-        print(f"note: {plain(note)}")
-    read = f"{report.journal_count} journals, {report.record_count:,} records, {report.blob_count} blobs"
-    read += f", {report.tree_count} folders with {report.file_count:,} files"
-    depth = f"every byte ({show_size(report.bytes_read)})" if options.deep else "sizes; --deep reads every byte"
-    result = "sound" if report.is_clean else f"{len(report.problems)} PROBLEMS"
-    print(f"{result}: {read}; checked {depth}")
-    return 0 if report.is_clean else 1
-
-
 def query(options: argparse.Namespace) -> int:
     """`verta-local query SQL`"""
     from sqlite_utils import Database  # noqa: PLC0415 - start-up time
