@@ -17,8 +17,8 @@ from typing import Any
 import cloudpickle
 
 from .frameworks import framework_of
+from .local_modules import imports_of_code, is_local_file
 from .model_formats import reduce_model
-from .modules import imports_of_code, is_local_file
 
 _MAX_FAULT_DEPTH = 12  # steps from the model to what cannot be pickled; a sentence with more helps nobody
 

@@ -181,7 +181,7 @@ def _forget(tree: ModuleTree, names: set[str] | None = None) -> dict[str, Module
 
 def _is_same(tree: ModuleTree, name: str, module: ModuleType) -> bool:
     """Whether an imported module has the text of the tree's: its file has, and it is what was imported."""
-    from .modules import is_edited  # noqa: PLC0415 - start-up time of a served model, which never comes here
+    from .edited_modules import is_edited  # noqa: PLC0415 - start-up time of a served model, which never comes here
 
     file = getattr(module, "__file__", None)
     if not isinstance(file, str):

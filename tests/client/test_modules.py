@@ -17,14 +17,8 @@ from pathlib import Path
 import pytest
 
 from verta_local import modules
-from verta_local.modules import (
-    FoundModules,
-    collect_modules,
-    find_modules,
-    imports_of_code,
-    is_local_file,
-    stage_modules,
-)
+from verta_local.local_modules import imports_of_code, is_local_file
+from verta_local.modules import FoundModules, collect_modules, find_modules, stage_modules
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:

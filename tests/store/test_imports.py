@@ -34,7 +34,7 @@ ENGINE = [
 ]  # fmt: skip
 CLIENT = [
     {"errors", "_version", "private_file", "runtime"},
-    {"artifacts", "client_settings", "code", "run_status", "system_metrics", "code_capture", "configuration", "credentials", "data_types", "images", "config", "config_files", "conflicts", "deployment_settings", "environment", "interpreter", "model_api", "modules", "observations", "pickling", "requirements",
+    {"artifacts", "client_settings", "code", "run_status", "system_metrics", "code_capture", "configuration", "credentials", "data_types", "images", "config", "config_files", "conflicts", "deployment_settings", "environment", "interpreter", "local_modules", "edited_modules", "model_api", "modules", "observations", "pickling", "requirements",
      "display", "frameworks", "model_formats", "progress",
      "stored_modules", "tracebacks", "trust", "values", "visibility"},
     {"deployment", "entity", "loading", "model", "serving"},
