@@ -799,7 +799,7 @@ def test_the_policy_stands_in_front_of_every_way_in(
     with pytest.raises(LoadError, match="approve it once"):
         load_object(store, spec["model"]["digest"])
     assert asked == [
-        (spec["custom_modules"]["digest"], "eve"),
+        (spec["model"]["digest"], "eve"),
         (spec["model"]["digest"], "eve"),
         (spec["model"]["digest"], None),
     ]
