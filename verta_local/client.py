@@ -153,12 +153,14 @@ class Client(ClientDatasets, ClientRegistry, ClientEndpoints):
         return self._noting(ExperimentRuns(self._store, Query("run")))
 
     def get_workspace(self) -> str:
-        """The workspace that projects are made in: the one set, else that of `VERTA_WORKSPACE` or a config file, else
-        "personal". As in Verta."""
+        """The workspace that projects, datasets and models are made in by default. As in Verta.
+
+        It is the one set, else that of `VERTA_WORKSPACE` or a config file, else "personal".
+        """
         return self._workspace or self._settings.workspace or WORKSPACE
 
     def set_workspace(self, workspace: str) -> None:
-        """Chooses the workspace that projects are made and looked for in.
+        """Chooses the workspace that projects, datasets and models are made and looked for in by default.
 
         A workspace here is a name space for projects and nothing else: it begins with the first project made in it
         (`set_project(name, workspace=...)`).

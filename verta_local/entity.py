@@ -1,4 +1,4 @@
-"""What projects, experiments and runs have in common: an id, a name, a store."""
+"""What projects, experiments, runs, datasets, models and endpoints have in common: an id, a name, a store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WORKSPACE_KIND = "workspace"
 
 
 class Entity:
-    """A project, experiment or run of a store. Two objects of the same id are equal."""
+    """A project, experiment, run, dataset ... of a store. Two objects of the same id are equal."""
 
     _kind = ""
     # Whether `log_code` looks for a git repository; what the client was told.
@@ -56,7 +56,7 @@ class Entity:
 
     @property
     def workspace(self) -> str:
-        """The workspace that the project was made in, "personal" by default: a name space, without users."""
+        """The workspace that it was made in, "personal" by default: a name space, without users."""
         row = self._row()
         while row.parent:
             row = self._store.entity(row.parent)
@@ -116,7 +116,7 @@ class Entity:
             raise TypeError(f"a name must be a str, not {type(name).__name__}")
         taken = self._store.named(self._kind, self._parent, name)
         if taken is not None and taken.id != self._id:
-            raise ValueError(f"there is already a {self._kind} named {name!r} ({taken.id}); choose another name")
+            raise ValueError(f"there is already a {self._noun} named {name!r} ({taken.id}); choose another name")
         self._store.put(self._id, FIELDS, {"name": name}, overwrite=True)
         self._name = name
 
@@ -137,7 +137,7 @@ class Entity:
         return {key: typed_attribute(value) for key, value in self._values(ATTRIBUTES).items()}
 
     def get_description(self) -> str:
-        """The description given at creation, or ''."""
+        """The description, or '' where none was given."""
         return str(self._values(FIELDS).get("description", ""))
 
     def set_description(self, desc: str) -> None:

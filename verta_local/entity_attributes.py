@@ -18,8 +18,10 @@ class EntityWithAttributes(Entity):
     """A run, a dataset, a model version ...: what has attributes of its own."""
 
     def log_attribute(self, key: str, value: Any, overwrite: bool = False) -> None:
-        """Logs one attribute: None, bool, number, str, lists and dicts of them, nested, or a value of
-        `verta_local.data_types`.
+        """Logs one attribute.
+
+        Args:
+            value: None, bool, number, str, lists and dicts of them, nested, or a value of `verta_local.data_types`.
 
         Raises:
             TypeError: a value of another type. ValueError: a key with other characters than letters, digits, `_`,

@@ -34,8 +34,10 @@ class EntityWithCode(EntityWithAttributes):
         is_dirty: bool | None = None,
         autocapture: bool = True,
     ) -> None:
-        """Logs the code version: with `Client(use_git=True)` the state of the git repository of the current folder,
-        else the calling script or notebook itself.
+        """Logs the code version: the state of a git repository, or a script or notebook itself.
+
+        With `Client(use_git=True)` it is that of the repository of the current folder, else the calling script or
+        notebook.
 
         Args:
             exec_path: the script or notebook; by default the one that calls.
@@ -141,8 +143,11 @@ class EntityWithCode(EntityWithAttributes):
         return {"type": "archive", "kind": "blob", "digest": ref.digest, "size_bytes": ref.size_bytes}
 
     def get_code(self) -> dict[str, Any] | zipfile.ZipFile:
-        """The code version: a dict with `filepaths` (list of str), `repo_url`, `commit_hash`, `is_dirty`; of one that
-        was logged without git a `zipfile.ZipFile` with the script or notebook.
+        """The code version that was logged.
+
+        Returns:
+            A dict with `filepaths` (list of str), `repo_url`, `commit_hash`, `is_dirty`; of one that was logged without
+            git a `zipfile.ZipFile` with the script or notebook.
 
         Raises:
             RuntimeError: none was logged.

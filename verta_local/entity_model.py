@@ -104,9 +104,9 @@ class EntityWithModel(EntityWithSchema):
         return load_logged_model(self.model_spec())
 
     def trust(self) -> None:
-        """Approves the code that others logged here, for this user: the model, its modules, what it has
-        installed, pickled artifacts.
+        """Approves, for this user, the code that others logged here.
 
+        That is the model, its modules, what it has installed, and pickled artifacts.
         Not in Verta. What you logged yourself needs no approval. Look at who it is first: `author`.
         """
         from .trust import approve, author_of_code, is_own  # noqa: PLC0415 - start-up time
@@ -124,7 +124,7 @@ class EntityWithModel(EntityWithSchema):
             approve(found, author)
 
     def model_spec(self, *, for_deployment: bool = False) -> dict[str, Any]:
-        """All that a process needs to load this run's model without asking the store's index.
+        """All that a process needs to load the model without asking the store's index.
 
         Raises:
             RuntimeError: "unable to deploy due to missing artifact <key>" (with `for_deployment`).

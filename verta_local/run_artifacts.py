@@ -20,8 +20,11 @@ class RunArtifacts(EntityWithArtifacts):
     """The part of `ExperimentRun` that is about artifacts of a special kind."""
 
     def log_image(self, key: str, image: Any, overwrite: bool = False) -> None:
-        """Logs an image: the path of a file, a file-like object, `matplotlib.pyplot` (its current figure), a figure, a
-        Pillow image (as PNG), or any other object, pickled.
+        """Logs an image.
+
+        Args:
+            image: the path of a file, a file-like object, `matplotlib.pyplot` (its current figure), a figure, a Pillow
+                image (as PNG), or any other object, pickled.
 
         Raises:
             ValueError, FileNotFoundError: as `log_artifact`.

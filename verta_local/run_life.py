@@ -54,8 +54,9 @@ class RunLife(EntityWithAttributes):
         self.end(status, text)
 
     def end(self, status: str = "finished", error: str | None = None) -> None:
-        """Ends the run: its status and time are recorded, durable, and this object logs no more. A second time nothing
-        changes.
+        """Ends the run: its status and time are recorded, durable, and this object logs no more.
+
+        A second time nothing changes.
 
         Args:
             status: "finished", "failed" or "killed".
