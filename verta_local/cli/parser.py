@@ -76,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME:PORT",
-        help="a Host name to answer to; may be repeated",
+        help="a Host name to answer to; may be repeated; * for any, behind a proxy or in a cluster",
     )
     serve.add_argument("--slow", type=float, default=None, metavar="S", help="a request that takes so long is slow (1)")
     add_process_settings(serve)
@@ -101,6 +101,14 @@ def make_parser() -> argparse.ArgumentParser:
     deploy.add_argument("--no-token", action="store_true", help="let everybody on this machine call the model")
     deploy.add_argument("--canary", default=None, metavar="SHARE", help="its share of the requests at --path, as 10%%")
     add_process_settings(deploy)
+    build = add(
+        "build",
+        serving.build,
+        "write a run's model as a folder that serves without the store: on KServe, in a container, anywhere",
+        "verta-local build RUN -o model",
+    )
+    build.add_argument("run_name", metavar="RUN")
+    build.add_argument("-o", "--output", required=True, metavar="DIR", help="the new folder")
     undeploy = add("undeploy", serving.undeploy, "end a run's deployment", "verta-local undeploy RUN")
     undeploy.add_argument("run_name", metavar="RUN")
     logs = add("logs", serving.logs, "show what a run's model printed while it was served", "verta-local logs RUN -f")

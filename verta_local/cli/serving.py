@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ..built_files import TOKEN_VARIABLE
 from .commands import open_chosen_store, row_of, run_of
 from .terminal import plain, print_json, print_table
 
@@ -28,15 +30,14 @@ def serve(options: argparse.Namespace) -> int:
             print(f"  try    {model.curl}\n  page   {model.page}")
         print("Ctrl-C ends it; requests in flight are answered.", flush=True)
 
-    store = open_chosen_store(options)
     if options.all == bool(options.runs):
         raise ValueError("say which runs to serve, or --all for those that are deployed on this machine")
-    models = _deployed(store, options) if options.all else [_to_serve(store, word, options) for word in options.runs]
+    models = _deployed(open_chosen_store(options), options) if options.all else _named(options)
     code: int = serve_foreground(
         models,
         host=options.host,
         port=options.port,
-        token=options.token,
+        token=options.token or os.environ.get(TOKEN_VARIABLE) or None,
         no_token=options.no_token,
         on_ready=announce,
         allowed_hosts=tuple(options.allow_host),
@@ -44,6 +45,32 @@ def serve(options: argparse.Namespace) -> int:
         **_process_settings(options),
     )
     return code
+
+
+def _named(options: argparse.Namespace) -> list[ModelToServe]:
+    """The models of runs and endpoints of the store, and of folders that `verta-local build` made."""
+    from ..built import built_by_this_user, is_built, read_spec  # noqa: PLC0415 - start-up time
+    from ..serving import ModelToServe  # noqa: PLC0415 - start-up time
+
+    found = []
+    for word in options.runs:
+        if not is_built(word):
+            found.append(_to_serve(open_chosen_store(options), word, options))
+            continue
+        if not options.trust and not built_by_this_user(word):
+            raise ValueError(f"{word} belongs to another user, and its code will run as you: if you trust it, --trust")
+        found.append(ModelToServe(read_spec(word)))
+    return found
+
+
+def build(options: argparse.Namespace) -> int:
+    """`verta-local build RUN -o DIR`"""
+    from ..built import build as build_folder  # noqa: PLC0415 - start-up time
+
+    run = run_of(options)
+    folder = build_folder(open_chosen_store(options), run.model_spec(for_deployment=True), options.output)
+    print(f"built {plain(run.name)}\n  folder  {folder}\n  serve   python {folder / 'serve.py'}")
+    return 0
 
 
 def _to_serve(store: Store, word: str, options: argparse.Namespace) -> ModelToServe:
@@ -191,7 +218,6 @@ def _state_word(deployment: dict[str, Any]) -> str:
 
 def logs(options: argparse.Namespace) -> int:
     """`verta-local logs RUN [-f] [-n COUNT] [--access]`"""
-    import os  # noqa: PLC0415 - only here
     import time  # noqa: PLC0415 - only here
 
     from .. import config  # noqa: PLC0415
