@@ -3,8 +3,8 @@
 The rule, in this order:
 
 1. An end that was recorded counts: by `run.end()`, at the end of a `with` block, or, for the newest run of a process
-   that ends by an exception that nobody caught ("failed"), by Ctrl-C or by SIGTERM ("killed"). So does a given
-   `end_time`.
+   that ends by an exception that nobody caught ("failed"), by Ctrl-C or by SIGTERM ("killed"; an idle worker of a
+   `multiprocessing.Pool` ends in order that way). So does a given `end_time`.
 2. Else the process that created the run (or went on with it in a `with` block) decides: while it is there, "running";
    if it ended in order, "finished", at the last change of the run; if it ended without a word (SIGKILL, a power cut,
    memory that ran out), "killed".
@@ -107,7 +107,7 @@ def note_created(store: Store, run_id: str) -> None:
         _has_hooks = True
         import atexit  # noqa: PLC0415 - start-up time
 
-        from verta_store.opening import before_termination  # noqa: PLC0415 - start-up time
+        from verta_store.termination import before_termination  # noqa: PLC0415 - start-up time
 
         atexit.register(_mark_at_exit)  # and so before the store's own, which seals
         before_termination(lambda: _mark(KILLED, "SIGTERM"))

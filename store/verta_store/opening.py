@@ -5,13 +5,11 @@ from __future__ import annotations
 import atexit
 import copyreg
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable
 
 from . import description as descriptions
-from . import drive
+from . import drive, termination
 from .description import read_description
 from .errors import StoreFormatError, StoreNotFound
 from .store import Store
@@ -107,45 +105,31 @@ def _install_hooks() -> None:
     if _has_hooks:
         return
     _has_hooks = True
-    atexit.register(close_all)
+    atexit.register(_close_at_end)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
             before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
         )
+    termination.seal_at_sigterm(_seal_all)
     if "multiprocessing.process" in sys.modules:
         _seal_at_end_of_worker()
-    # SIGTERM ends Python without `atexit`. Only where nobody else has taken the signal, and only from the main
-    # thread, where Python allows it.
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _seal_and_die)
 
 
 def _seal_at_end_of_worker() -> None:
     """Has the journals sealed at the end of a process of `multiprocessing`, which passes over `atexit`."""
     process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
     if process is not None and util is not None and process.parent_process() is not None:
-        util.Finalize(None, close_all, exitpriority=10)
+        util.Finalize(None, _close_at_end, exitpriority=10)
+        termination.insist_in_worker()
 
 
-def before_termination(call: Callable[[], None]) -> None:
-    """Has `call()` run when this process is ended by SIGTERM, before its journals are sealed. It may not ask the index:
-    the signal may come in the middle of another question."""
-    _before_termination.append(call)
+def _close_at_end() -> None:
+    termination.end_in_order(close_all)
 
 
-_before_termination: list[Callable[[], None]] = []
-
-
-def _seal_and_die(number: int, frame: object) -> None:
-    for call in _before_termination:
-        try:
-            call()
-        except OSError:
-            pass  # a drive that refuses the last word is no reason to live on
+def _seal_all() -> None:
     for store in list(_open_stores.values()):
         store.seal()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
 
 
 # The stores whose locks are held over a fork; another thread may open one meanwhile.
@@ -156,9 +140,11 @@ def _before_fork() -> None:
     _forking[:] = _open_stores.values()
     for store in _forking:
         store._before_fork()
+    termination.before_fork()
 
 
 def _after_fork_in_parent() -> None:
+    termination.after_fork()
     for store in _forking:
         store._after_fork_in_parent()
 
@@ -172,6 +158,7 @@ def _after_fork_in_child() -> None:
     if util is not None:
         # What is registered here runs once `multiprocessing` has forgotten the parent's finalizers.
         util.register_after_fork(_in_child, lambda _: _seal_at_end_of_worker())
+    termination.after_fork()
 
 
 class _Key:

@@ -139,6 +139,69 @@ def test_the_status_says_how_the_process_ended(
     assert first.status == ("killed" if "SIGKILL" in end else "finished"), "what was done before has not failed"
 
 
+_POOL = """
+import multiprocessing, os, signal, sys, time
+import verta_local
+
+def train(task):
+    client, name, seconds = task
+    client.set_experiment_run(name).log_metric("m", 1)
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    client = verta_local.Client({store!r})
+    client.set_experiment("e")
+    context = multiprocessing.get_context("fork")
+    for number in range(6):  # without the insistence, one of them did not end, in most tries
+        with context.Pool(12) as pool:
+            pool.map(train, [(client, f"{{number}}-{{k}}", 0) for k in range(24)])
+    with context.Pool(1) as pool:
+        pool.apply_async(train, [(client, "midway", 60)])
+        while len(client.expt_runs) < 6 * 24 + 1:
+            time.sleep(0.02)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="workers are not forked there, nor ended by signals")
+def test_pools_end_and_what_their_workers_had_done_is_finished(client: Client, python: Callable[..., Any]) -> None:
+    python(_POOL.format(store=client.store_path))
+    statuses = {run.name: run.status for run in client.expt_runs}
+    assert statuses.pop("midway") == "killed"
+    assert len(statuses) == 6 * 24
+    assert set(statuses.values()) == {"finished"}
+
+
+_STUCK = """
+import ctypes, multiprocessing
+import verta_local
+
+def work(client, ready):
+    client.set_experiment_run("r")
+    lock = ctypes.CDLL(None).pthread_mutex_lock
+    mutex = ctypes.create_string_buffer(64)
+    lock(mutex)
+    ready.set()
+    lock(mutex)  # native code that no signal calls back
+
+if __name__ == "__main__":
+    client = verta_local.Client({store!r})
+    client.set_experiment("e")
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    process = context.Process(target=work, args=(client, ready))
+    process.start()
+    ready.wait()
+    process.terminate()
+    process.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of a mutex is Linux's")
+def test_a_worker_in_native_code_does_not_outlive_its_end(client: Client, python: Callable[..., Any]) -> None:
+    python(_STUCK.format(store=client.store_path))
+    assert client.expt_runs[0].status == "killed"
+
+
 def test_a_run_of_a_living_process_is_running_and_killed_once_that_is_gone(client: Client) -> None:
     code = _SCRIPT.format(store=client.store_path, end="time.sleep(60)")
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
