@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -193,6 +194,37 @@ class ExperimentRun(RunModel, RunArtifacts, RunLife, EntityWithCode, EntityWithN
         if not found:
             self._row()
         return found
+
+    def log_model_for_deployment(
+        self,
+        model: Any,
+        model_api: Any = None,
+        requirements: Any = None,
+        train_features: Any = None,
+        train_targets: Any = None,
+    ) -> None:
+        """`log_model`, `log_requirements` and `log_training_data` in one call. As in Verta's first clients.
+
+        Args:
+            requirements: as of `log_requirements`; also an opened file with a name.
+            train_features, train_targets: as of `log_training_data`; both or neither.
+
+        Raises as those do, and the requirements are looked at before anything is logged.
+        """
+        if (train_features is None) != (train_targets is None):
+            raise ValueError("give both `train_features` and `train_targets`, or neither")
+        requirements = getattr(requirements, "name", requirements)
+        if requirements is not None:
+            from .requirements import pin_requirements  # noqa: PLC0415 - start-up time
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # `log_requirements` says it again
+                pin_requirements(requirements)
+        if train_features is not None:
+            self.log_training_data(train_features, train_targets)
+        self.log_model(model, model_api=model_api)
+        if requirements is not None:
+            self.log_requirements(requirements)
 
     def clone(
         self,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from verta_local import Client
 from verta_local.run import ExperimentRun
+from verta_local.utils import ModelAPI
 
 
 @pytest.fixture
@@ -79,3 +81,25 @@ def test_a_script_of_another_type_or_with_a_nul_is_refused(run: ExperimentRun) -
         run.log_setup_script(b"pass")  # type: ignore[arg-type]
     with pytest.raises(SyntaxError):
         run.log_setup_script("a\0b")
+
+
+class _Doubles:
+    def predict(self, data: list[float]) -> list[float]:
+        return [2 * value for value in data]
+
+
+def test_the_first_clients_way_to_log_a_model_for_deployment(run: ExperimentRun, tmp_path: Path) -> None:
+    file = tmp_path / "requirements.txt"
+    file.write_text("# none but our own\n")
+    with open(file) as opened:
+        run.log_model_for_deployment(_Doubles(), model_api=ModelAPI([1.0], [2.0]), requirements=opened)
+    assert run.get_model().predict([3]) == [6]
+    assert run.model_spec(for_deployment=True)["requirements"][-1].startswith("cloudpickle==")
+
+
+def test_a_model_for_deployment_with_bad_requirements_or_half_of_the_data_logs_nothing(run: ExperimentRun) -> None:
+    with pytest.raises(ValueError, match="no-such-distribution"):
+        run.log_model_for_deployment(_Doubles(), requirements=["no-such-distribution"])
+    with pytest.raises(ValueError, match="both `train_features` and `train_targets`"):
+        run.log_model_for_deployment(_Doubles(), train_features=[1])
+    assert run.get_artifact_keys() == []
