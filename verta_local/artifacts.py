@@ -62,7 +62,7 @@ def check_not_reserved(key: str) -> None:
         raise ValueError(f"the artifact key {key!r} is reserved for internal use; please use a different key")
 
 
-def check_artifact_keys(artifacts: object, logged: Collection[str]) -> list[str] | None:
+def check_artifact_keys(artifacts: object, logged: Collection[str], argument: str = "artifacts") -> list[str] | None:
     """Return the artifact keys that a class model asks for, in the order given; None for None or an empty list.
 
     Raises:
@@ -73,10 +73,10 @@ def check_artifact_keys(artifacts: object, logged: Collection[str]) -> list[str]
         return None
     if not isinstance(artifacts, list) or not all(isinstance(key, str) for key in artifacts):
         found = type(artifacts).__name__ if not isinstance(artifacts, list) else repr(artifacts)
-        raise TypeError(f"`artifacts` must be a list of str (keys of logged artifacts) or None; found {found}")
+        raise TypeError(f"`{argument}` must be a list of str, the keys of logged artifacts; found {found}")
     unlogged = sorted(set(artifacts) - set(logged))
     if unlogged:
-        raise ValueError(f"`artifacts` contains keys that have not been logged: {unlogged}")
+        raise ValueError(f"`{argument}` contains keys that have not been logged: {unlogged}")
     return list(artifacts) or None
 
 

@@ -87,8 +87,8 @@ class EntityWithArtifacts(EntityWithAttributes):
         """
         found = self._artifacts()
         if keys is None:
-            raise TypeError("`keys` must be a list of str, not None")
-        checked = artifact_rules.check_artifact_keys(keys, found)
+            raise TypeError("`keys` must be a list of str, the keys of logged artifacts; found None")
+        checked = artifact_rules.check_artifact_keys(keys, found, "keys")
         paths = {}
         for key in checked or []:
             if found[key].kind == "blob":

@@ -51,7 +51,9 @@ class EntityWithAttributes(Entity):
         self._store.add_tags(self._id, [tag])
 
     def log_tags(self, tags: Iterable[str]) -> None:
-        """Adds tags: a list, tuple or set of str. As in later Verta clients one str is one tag."""
+        """Adds tags: a list, tuple or set of str. As in later Verta clients one str is one tag. Raises TypeError."""
+        if tags is None:
+            raise TypeError("tags must be a list of str, not NoneType")
         self._store.add_tags(self._id, check_tags(tags))
 
     def del_tag(self, tag: str) -> None:

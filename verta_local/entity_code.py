@@ -59,7 +59,9 @@ class EntityWithCode(EntityWithAttributes):
         """
         _check_texts(exec_path=exec_path, repo_url=repo_url, commit_hash=commit_hash)
         if overwrite and not self._may_overwrite_code:
-            raise ValueError(f"the code version of a {self._noun} cannot be overwritten; log it to the runs")
+            raise ValueError(
+                f"the code version of {self._noun} {self._name!r} cannot be overwritten; log it to the runs"
+            )
         if not self._use_git and (repo_url or commit_hash or is_dirty is not None or not autocapture):
             raise ValueError(
                 "`repo_url`, `commit_hash`, `is_dirty` and `autocapture=False` describe a git repository; make the "

@@ -28,7 +28,7 @@ def to_png(image: object) -> io.BytesIO | None:
         return None
     if _is_blank(stream):
         warnings.warn(
-            "the image is white all over; a figure must be logged before it is shown or closed",
+            "the image is blank (white all over); a figure must be logged before it is shown or closed",
             UserWarning,
             stacklevel=3,
         )

@@ -16,7 +16,7 @@ def to_milliseconds(timestamp: object) -> int:
     """A time stamp in any of Verta's forms as milliseconds since 1970 UTC.
 
     A number of any digit count is scaled to 13 digits (as in Verta: seconds, microseconds and nanoseconds are all
-    understood); a text is ISO 8601, or what pandas understands where it is installed; a naive time is UTC.
+    understood); a text is ISO 8601, or what pandas understands where it is installed; a naive time, or a day, is UTC.
 
     Raises:
         ValueError: a text that is no time. TypeError: another type.
@@ -25,10 +25,12 @@ def to_milliseconds(timestamp: object) -> int:
         raise TypeError(f"a timestamp must be a number, a str or a datetime, not {type(timestamp).__name__}")
     if isinstance(timestamp, (int, float)):
         return _scale(timestamp)
-    from datetime import datetime, timezone  # noqa: PLC0415 - start-up time
+    from datetime import date, datetime, timezone  # noqa: PLC0415 - start-up time
 
     if isinstance(timestamp, str):
         timestamp = _parse(timestamp)
+    if isinstance(timestamp, date) and not isinstance(timestamp, datetime):
+        timestamp = datetime(timestamp.year, timestamp.month, timestamp.day)
     if isinstance(timestamp, datetime):
         aware = timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=timezone.utc)
         return round(aware.timestamp() * 1000)
@@ -38,7 +40,9 @@ def to_milliseconds(timestamp: object) -> int:
 def _scale(timestamp: int | float) -> int:
     if timestamp != timestamp or timestamp in (float("inf"), float("-inf")):
         raise ValueError(f"a timestamp must be a finite number, not {timestamp}")
-    digits = len(str(abs(int(timestamp))))
+    if timestamp < 0:
+        raise ValueError(f"a timestamp counts from 1970 on and must not be negative, found {timestamp}")
+    digits = len(str(int(timestamp)))
     if isinstance(timestamp, int):
         if digits > _DIGITS:
             return int(timestamp // 10 ** (digits - _DIGITS))

@@ -148,9 +148,9 @@ class ExperimentRun(RunModel, RunArtifacts, RunLife, EntityWithCode, EntityWithN
         """
         key = values.check_key(key)
         value = values.check_scalar(key, value)
-        stamp = ids.now_ms() if timestamp is None else observations.to_milliseconds(timestamp)
+        stamp = ids.now_ms() if timestamp is None else observations.to_milliseconds(values.to_builtin(timestamp))
         if epoch_num is not None:
-            epoch = observations.check_epoch(epoch_num)
+            epoch = observations.check_epoch(values.to_builtin(epoch_num))
         else:
             epoch = 0 if overwrite else self._store.newest_epoch(self._id, key) + 1
         self._store.add_points(self._id, key, [(value, stamp, epoch)], overwrite=overwrite)

@@ -76,7 +76,7 @@ class ReadableStore(StoreParts):
         self.refresh()
         found = self._index.entity(entity_id)
         if found is None:
-            raise UnknownEntity(f"the store {self.root} has no entity with the id {entity_id!r}", key=entity_id)
+            raise self._unknown(entity_id)
         return found
 
     def named(self, kind: str, parent: str | None, name: str) -> EntityRow | None:
@@ -149,8 +149,13 @@ class ReadableStore(StoreParts):
         self.refresh()
         found = self._index.author_of(entity)
         if found is None:
-            raise UnknownEntity(f"the store {self.root} has no entity with the id {entity!r}", key=entity)
+            raise self._unknown(entity)
         return found
+
+    def _unknown(self, entity: str) -> UnknownEntity:
+        return UnknownEntity(
+            f"the store {self.root} has nothing with the id {entity!r}: it was deleted, or was never there", key=entity
+        )
 
     def births(self, entities: Sequence[str]) -> dict[str, Birth]:
         """Entity id -> when and by which process it was created, and its last change; without the deleted ones."""

@@ -48,7 +48,7 @@ def test_a_pillow_image_comes_back_equal(run: ExperimentRun, mode: str) -> None:
 
 @pytest.mark.parametrize(("color", "mode"), [("white", "RGB"), ((0, 0, 0, 0), "RGBA"), (255, "L")])
 def test_an_image_that_is_white_all_over_is_warned_of(run: ExperimentRun, color: object, mode: str) -> None:
-    with pytest.warns(UserWarning, match="white all over") as caught:
+    with pytest.warns(UserWarning, match="blank .white all over") as caught:
         run.log_image("image", PIL_Image.new(mode, (4, 4), color))
     assert caught[0].filename == __file__
     assert run.get_image("image").size == (4, 4)
@@ -64,7 +64,7 @@ def test_figures_are_stored_as_png(run: ExperimentRun) -> None:
     run.log_image("pyplot", pyplot)
     run.log_image("figure", figure)
     pyplot.close()
-    with pytest.warns(UserWarning, match="white all over"):
+    with pytest.warns(UserWarning, match="blank .white all over"):
         run.log_image("blank", pyplot)
     pyplot.close()
     assert run.get_image("pyplot").tobytes() == run.get_image("figure").tobytes()

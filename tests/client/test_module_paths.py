@@ -51,6 +51,14 @@ def test_modules_are_attributes_of_the_package_alone(python: Callable[..., Any])
         "import verta_local as verta, sys\nassert 'verta_local.utils' not in sys.modules\n"
         "print(verta.Client.__name__, verta.utils.ModelAPI.__name__, verta.environment.Python.__name__)\n"
     )
+    for path in (
+        "tracking.entities.Project",
+        "tracking.Client",
+        "dataset.entities.Dataset",
+        "registry.entities.RegisteredModel",
+        "endpoint.update.DirectUpdateStrategy",
+    ):
+        code += f"verta.{path}\n"
     assert python(code).stdout.splitlines()[-1] == "Client ModelAPI Python"
     with pytest.raises(AttributeError):
         getattr(verta_local, "nonsense")  # noqa: B009

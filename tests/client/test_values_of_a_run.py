@@ -130,12 +130,14 @@ def test_tags_keep_their_order_and_repeat_without_an_error(run: ExperimentRun) -
         run.log_tag(1)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         run.log_tags([1])  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        run.log_tags(None)  # type: ignore[arg-type]
 
 
 def test_epochs_count_up_for_each_key(run: ExperimentRun) -> None:
     for value in (0.5, 0.25):
         run.log_observation("loss", value)
-    run.log_observation("loss", 0.1, epoch_num=7)
+    run.log_observation("loss", 0.1, epoch_num=np.int64(7))  # type: ignore[arg-type]
     run.log_observation("loss", 0.05)
     run.log_observation("other", "text")
     assert [(value, epoch) for value, _, epoch in run.get_observation("loss")] == [
@@ -175,6 +177,8 @@ def test_a_bad_epoch_is_refused(run: ExperimentRun, epoch: Any, error: type[Exce
         "2020-03-13T00:00:00Z",
         "2020-03-13 01:00:00+01:00",
         datetime(2020, 3, 13),
+        np.int64(1_584_057_600),
+        np.datetime64("2020-03-13"),
         datetime(2020, 3, 13, 1, tzinfo=timezone(timedelta(hours=1))),
     ],
 )
@@ -184,7 +188,7 @@ def test_a_time_stamp_is_understood_in_every_form(run: ExperimentRun, timestamp:
 
 
 @pytest.mark.parametrize(
-    ("timestamp", "error"), [("yesterday-ish", ValueError), ([1], TypeError), (math.nan, ValueError)]
+    ("timestamp", "error"), [("yesterday-ish", ValueError), ([1], TypeError), (math.nan, ValueError), (-5, ValueError)]
 )
 def test_a_time_stamp_that_is_none_is_refused(run: ExperimentRun, timestamp: Any, error: type[Exception]) -> None:
     with pytest.raises(error):

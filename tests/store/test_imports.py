@@ -52,9 +52,9 @@ CLIENT = [
     {"project"},
     {"registry"},
     {"endpoint"},
-    {"client_datasets", "client_endpoints", "client_registry", "tracking"},
+    {"client_datasets", "client_endpoints", "client_registry"},
     {"client"},
-    {"built", "__init__", "as_verta", "demo", "engine_contract", "integrations", "utils"},
+    {"built", "__init__", "as_verta", "demo", "engine_contract", "integrations", "tracking", "utils"},
     {"__main__", "cli"},
 ]  # fmt: skip
 FORBIDDEN_IN_ENGINE = {

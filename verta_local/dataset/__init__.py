@@ -14,4 +14,14 @@ from .s3 import S3, S3Location
 
 HDFSPath = HDFS  # Verta's name for it
 
+
+def __getattr__(name: str) -> object:
+    # `verta.dataset.entities` after `import verta` alone; it imports this package.
+    if name == "entities":
+        from importlib import import_module  # noqa: PLC0415 - start-up time
+
+        return import_module(f"{__name__}.entities")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = ["HDFS", "S3", "Component", "HDFSPath", "Path", "Query", "S3Location"]

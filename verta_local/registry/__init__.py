@@ -22,4 +22,8 @@ def __getattr__(name: str) -> object:
         from .docker_image import DockerImage  # noqa: PLC0415 - start-up time
 
         return DockerImage
+    if name == "entities":
+        from importlib import import_module  # noqa: PLC0415 - start-up time
+
+        return import_module(f"{__name__}.entities")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,3 +1,8 @@
 """Verta's public import path `verta.tracking`."""
 
 from __future__ import annotations
+
+from ..client import Client
+from . import entities
+
+__all__ = ["Client", "entities"]
