@@ -31,6 +31,7 @@ class _Load:
         self.statuses: dict[str, int] = {}
         self.lost: dict[str, int] = {}  # requests without an answer, by the reason
         self.first_fault = ""
+        self.answered_in_time = 0
 
     def run(self, clients: int, seconds: float) -> float:
         """Sends for so long, then waits for the last answers; returns the seconds until the end of sending."""
@@ -50,6 +51,7 @@ class _Load:
                 for _ in range(clients - len(self._sockets)):
                     self._connect_and_send()
             took = time.perf_counter() - begin
+            self.answered_in_time = self.statuses.get("200", 0)
             patience = time.perf_counter() + _STALLED_S
             while self._sockets and time.perf_counter() < patience:
                 self._answers(1.0, goes_on=False)
@@ -157,6 +159,7 @@ def main() -> int:
         "begun_at": begun_at,
         "seconds": seconds,
         "answered": len(took),
+        "in_time": load.answered_in_time,
         "statuses": load.statuses,
         "lost": load.lost,
         "fault": load.first_fault,

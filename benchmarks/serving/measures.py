@@ -273,6 +273,10 @@ def upgrading(store: ours.OurStore, plan: Plan) -> Iterator[Figure]:
 
 
 def _disk_bytes(folder: Path) -> int:
-    return sum(
-        entry.stat().st_blocks * 512 for entry in folder.rglob("*") if entry.is_file() and not entry.is_symlink()
-    )
+    """Blocks that are taken; a file with several names counts once."""
+    found = {}
+    for entry in folder.rglob("*"):
+        if entry.is_file() and not entry.is_symlink():
+            about = entry.stat()
+            found[about.st_ino] = about.st_blocks * 512
+    return sum(found.values())

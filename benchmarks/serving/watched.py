@@ -189,7 +189,7 @@ def load(
     good = found["statuses"].get("200", 0)
     return Loaded(
         clients=clients,
-        rate=good / found["seconds"],
+        rate=found["in_time"] / found["seconds"],
         p50_s=found["p50_s"] or 0.0,
         p99_s=found["p99_s"] or 0.0,
         longest_s=found["longest_s"] or 0.0,

@@ -98,26 +98,33 @@ def test_what_is_in_flight_is_answered_when_the_server_stops(granian_server: Any
         socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
 
 
-def test_turns_keep_few_threads_while_work_is_short() -> None:
+def test_turns_keep_few_threads_at_work_while_work_is_short() -> None:
     import threading
 
-    seen: set[int] = set()
-    done = threading.Event()
-    count = 0
+    at_work, most, done = 0, 0, []
+    lock = threading.Lock()
 
     def work(number: int) -> None:
-        nonlocal count
-        seen.add(threading.get_ident())
-        count += 1
-        if number == 1999:
-            done.set()
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.0002)
+        with lock:
+            at_work -= 1
+            done.append(number)
 
     turns = Turns(work, 64)
-    for number in range(2000):
-        turns.add(number)
-    assert done.wait(10)
-    assert len(seen) <= 8
-    turns.close()
+    threads = [threading.Thread(target=lambda: [turns.add(number) for number in range(100)]) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    deadline = time.monotonic() + 10
+    while len(done) < 1600 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(done) == 1600
+    assert most <= 16
 
 
 def test_a_host_that_is_none_is_said_before_anything_listens() -> None:

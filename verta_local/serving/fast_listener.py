@@ -98,13 +98,12 @@ class GranianServer:
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline and not is_hurried() and not self._ended.wait(0.05):
             pass
-        self._turns.close()
         self._loop.close()
         self._wake_read.close()
         self._wake_write.close()
 
     def _take(self, protocol: Any, scope: dict[str, Any]) -> None:
-        """Reads a request, in one of granian's threads; it is answered later, in one of ours."""
+        """Reads a request, in one of granian's threads; it is answered there or by one that is at work."""
         try:
             body = self._body(scope)
         except _TooLarge:
