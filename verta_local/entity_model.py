@@ -74,6 +74,7 @@ class EntityWithModel(EntityWithSchema):
         }
         with tempfile.TemporaryDirectory(prefix="verta_local-modules-") as folder:
             modules.stage_modules(Path(folder), packed.modules)
+            modules.stage_entry_files(folder)
             ref = self._store.put_tree(folder)
         records[MODULES_KEY] = Artifact(
             "tree", MODULES_KEY, ref.digest, ref.size_bytes, ref.file_count, type="CODE"

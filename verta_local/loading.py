@@ -28,7 +28,7 @@ from verta_store.errors import StoreError
 from .errors import EnvironmentUnmet, LoadError
 from .frameworks import FILE_METHOD, predictor
 from .requirements import unmet_pins
-from .stored_modules import ModuleTree, borrowed, install
+from .stored_modules import CONFIG_FILE, INIT_FILE, ModuleTree, borrowed, install
 from .tracebacks import own_traceback
 from .trust import code_of, is_trusted
 
@@ -246,6 +246,8 @@ def _module_tree(store: Store, spec: Mapping[str, Any]) -> ModuleTree | None:
     _require_allowed(digest, modules.get("author", spec.get("author")))
     store.check("tree", digest)
     digests = {entry.path: entry.digest for entry in store.tree_entries(digest) if not entry.is_folder}
+    if digests.keys() <= {INIT_FILE, CONFIG_FILE}:
+        digests = {}
     folder = os.fspath(store.path_of("tree", digest, "custom_modules"))
     return ModuleTree(folder, digests, needed=spec["model"].get("local_modules"))
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from .edited_modules import warn_of_edits
 from .local_modules import Located, is_local_file, locate, reachable
+from .stored_modules import CONFIG_FILE, INIT_FILE
 
 _MEBIBYTE = 1024 * 1024
 # Data of this size belongs into an artifact, where it is stored once and not again with each model.
@@ -122,6 +123,31 @@ def stage_modules(destination: str | os.PathLike[str], found: FoundModules) -> N
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         shutil.copymode(source, target)
+
+
+# What Verta puts beside the modules, for code that gets them with `get_artifact` or `download_artifact`. Differs:
+# without the variable the folder is where this file lies, and not /app/custom_modules/ of Verta's own server.
+_ENTRY_TEXTS = {
+    INIT_FILE: "",
+    CONFIG_FILE: """\
+\"\"\"Makes the modules beside this file importable, and their folder the current one: `import _verta_config`.\"\"\"
+
+import os
+import sys
+
+folder = os.environ.get("VERTA_CUSTOM_MODULES_DIR") or os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, folder)
+os.chdir(folder)
+""",
+}
+
+
+def stage_entry_files(destination: str | os.PathLike[str]) -> None:
+    """Writes `_verta_config.py` and `__init__.py` into a folder of staged modules, but never over the user's own."""
+    for name, text in _ENTRY_TEXTS.items():
+        path = Path(destination, name)
+        if not path.exists():
+            path.write_text(text, encoding="utf-8")
 
 
 def _roots(local: dict[str, Located], namespaces: bool = False) -> Iterator[tuple[Path, str]]:

@@ -30,6 +30,9 @@ from types import CodeType, ModuleType
 
 from verta_store.digest import digest_of_bytes, digest_of_file
 
+# What lies beside the modules for whoever unpacks them elsewhere; of no use here.
+INIT_FILE, CONFIG_FILE = "__init__.py", "_verta_config.py"
+
 
 @dataclass(frozen=True)
 class ModuleTree:

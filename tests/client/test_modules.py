@@ -11,12 +11,13 @@ import subprocess
 import sys
 import textwrap
 import types
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from verta_local import modules
+from verta_local import Client, modules
 from verta_local.local_modules import imports_of_code, is_local_file
 from verta_local.modules import FoundModules, collect_modules, find_modules, stage_modules
 
@@ -399,6 +400,20 @@ def test_the_staged_folder_works_as_one_entry_of_the_path(project: Path, tmp_pat
     code = f"import sys; sys.path.insert(0, {str(staged)!r}); import mine; print(mine.a.mine_b.X)"
     result = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
     assert result.stdout == "7\n"
+
+
+def test_what_is_downloaded_makes_itself_importable(client: Client, project: Path, tmp_path: Path) -> None:
+    """As in Verta: `import _verta_config` where it was unpacked; the user's own `__init__.py` stays."""
+    write(project, {"mine.py": "X = 7", "__init__.py": "Y = 8"})
+    run = client.set_experiment_run()
+    run.log_model(len, custom_modules=["mine.py", "__init__.py"])
+    folder = run.download_artifact("custom_modules", str(tmp_path / "unpacked"))
+    assert (tmp_path / "unpacked" / "__init__.py").read_text() == "Y = 8"
+    code = "import _verta_config, os, mine; print(mine.X, os.getcwd())"
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert result.stdout == f"7 {os.path.realpath(folder)}\n"
+    run.log_model(len, custom_modules=[], overwrite=True)
+    assert set(zipfile.ZipFile(run.get_artifact("custom_modules")).namelist()) == {"_verta_config.py", "__init__.py"}
 
 
 def test_staging_nothing_makes_an_empty_folder(tmp_path: Path) -> None:
