@@ -64,22 +64,27 @@ class VersionLocked(VertaLocalError, PermissionError):
 
 def entity_exists(message: str) -> VertaLocalError:
     """An EntityExists that Verta code catches too."""
-    return as_http_error(EntityExists, message, 409, "Conflict")
+    return as_http_error(EntityExists(message), 409, "Conflict")
 
 
-def as_http_error(kind: type[VertaLocalError], message: str, status: int, reason: str) -> VertaLocalError:
+def as_http_error(error: VertaLocalError, status: int, reason: str) -> VertaLocalError:
     """An error of ours; where the process has imported `requests`, it is also the `HTTPError` of that status."""
     requests = sys.modules.get("requests")
     http_error = getattr(requests, "HTTPError", None)
     if requests is None or not isinstance(http_error, type):
-        return kind(message)
-    rebuild = (kind, message, status, reason)
-    both = type(kind.__name__, (kind, http_error), {"__reduce__": lambda error: (as_http_error, rebuild)})
-    error: VertaLocalError = both(message)
+        return error
+    kind = type(error)
+    rebuild = (_rebuilt, (kind, error.args, status, reason))
+    both = type(kind.__name__, (kind, http_error), {"__reduce__": lambda error: rebuild})
+    made: VertaLocalError = both(*error.args)
     response = requests.Response()
     response.status_code, response.reason = status, reason
-    vars(error).update(response=response, request=None)
-    return error
+    vars(made).update(response=response, request=None)
+    return made
+
+
+def _rebuilt(kind: type[VertaLocalError], arguments: tuple[object, ...], status: int, reason: str) -> VertaLocalError:
+    return as_http_error(kind(*arguments), status, reason)
 
 
 class CodeMissing(VertaLocalError, RuntimeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import pickle
 import socket
 import stat
 import subprocess
@@ -61,6 +62,9 @@ def test_paths_and_tokens(tools: Any) -> None:
     assert DeployedModel(given["url"], "my-own-token").predict(1) == 1
     with pytest.raises(PredictionHTTPError, match="401"):
         DeployedModel(given["url"], "another").predict(1)
+    assert pickle.loads(pickle.dumps(DeployedModel(given["url"], "my-own-token"))).predict(2) == 2
+    with pytest.raises(TypeError, match="path must be a str, not int"):
+        _deploy(tools, "Echo", "run-4", path=5)
     without = _deploy(tools, "Echo", "run-3", no_token=True)
     assert without["token"] is None
     assert DeployedModel(without["url"]).predict(1) == 1
@@ -68,6 +72,17 @@ def test_paths_and_tokens(tools: Any) -> None:
         with pytest.raises(ValueError):
             _deploy(tools, "Echo", "run-4", **bad)
     assert len(local.list_deployments()) == 3
+
+
+def test_a_refused_prediction_is_the_http_error_of_requests_too(tools: Any) -> None:
+    requests = pytest.importorskip("requests")
+    status = _deploy(tools, "Echo")
+    with pytest.raises(requests.HTTPError, match="401") as caught:
+        DeployedModel(status["url"], "another").predict(1)
+    assert caught.value.response.status_code == 401
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(copy, requests.HTTPError) and isinstance(copy, RuntimeError)
+    assert (str(copy), copy.status_code) == (str(caught.value), 401)
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a\r\nX: y", "a\0", "schlüssel", "☃", "x" * 100_000, 7, b"bytes"])

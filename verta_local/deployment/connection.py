@@ -96,6 +96,10 @@ class KeepAlive:
         """Closes the idle connections; the object stays usable."""
         _close_all(self._idle)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Pickled, it is the same server and no connection yet.
+        return KeepAlive, (self._scheme, self._host, self._port, self._connect_timeout_s, self._timeout_s)
+
     @property
     def _where(self) -> str:
         return f"{self._scheme}://{self._host}" + (f":{self._port}" if self._port else "")

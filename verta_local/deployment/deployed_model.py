@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from verta_local.deployment.connection import KeepAlive, ModelUnreachable, PredictionTimeout, Response
-from verta_local.errors import DeploymentError
+from verta_local.errors import DeploymentError, VertaLocalError, as_http_error
 from verta_local.values import to_builtin
 
 __all__ = ["DeployedModel", "ModelUnreachable", "PredictionHTTPError", "PredictionTimeout"]
@@ -28,7 +28,10 @@ _HEADER = re.compile(r"[\t -~\x80-\xff]*")  # what HTTP and the standard library
 
 
 class PredictionHTTPError(DeploymentError):
-    """The server refused a prediction; `status_code` is the HTTP status, `message` what it said."""
+    """The server refused a prediction; `status_code` is the HTTP status, `message` what it said.
+
+    As in Verta also a `requests.HTTPError`, where the process has imported `requests`.
+    """
 
     def __init__(self, status_code: int, message: str, url: str) -> None:
         super().__init__(status_code, message, url)
@@ -212,7 +215,7 @@ class DeployedModel:
                 raise self._error_of(response)
             time.sleep(pause_s)
 
-    def _error_of(self, response: Response) -> DeploymentError:
+    def _error_of(self, response: Response) -> VertaLocalError:
         try:
             found = json.loads(response.body)
         except ValueError:
@@ -221,7 +224,8 @@ class DeployedModel:
         if response.status in (400, 502) and message is not None:
             return DeploymentError(f"deployed model encountered an error: {message}")
         text = message if message is not None else response.body[:500].decode("utf-8", "replace")
-        return PredictionHTTPError(response.status, str(text) or response.reason, self._url)
+        error = PredictionHTTPError(response.status, str(text) or response.reason, self._url)
+        return as_http_error(error, response.status, response.reason)
 
 
 def _json_body(value: Any) -> bytes:

@@ -65,8 +65,10 @@ def deploy(
         DeploymentError: "model deployment is failing;" and the model's own traceback (with `wait`); or the serving
             process does not start, or its state cannot be written.
         ValueError: a path, token, number of threads or time limit that cannot be used; a path where another store's
-            run is deployed.
+            run is deployed. TypeError: a path that is no text.
     """
+    if path is not None and not isinstance(path, str):
+        raise TypeError(f"path must be a str, not {type(path).__name__}")
     order = {
         "spec": spec,
         "path": path,

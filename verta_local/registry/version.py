@@ -262,7 +262,7 @@ def _guarded(verb: Callable[..., Any], *, is_removing: bool) -> Callable[..., An
         level = self.lock_level
         if level != Open() and not (is_removing and level != Closed()):
             text = f"403: the version {self._name!r} is locked ({level}), which forbids {verb.__name__}()"
-            raise as_http_error(VersionLocked, f"{text}; call set_lock_level(lock.Open()) first", 403, "Forbidden")
+            raise as_http_error(VersionLocked(f"{text}; call set_lock_level(lock.Open()) first"), 403, "Forbidden")
         return verb(self, *arguments, **named)
 
     return checked
