@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,11 @@ from verta_local import Client
 # A busy machine makes an example slow and not wrong.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+# A shell starts what it does not wait for with Ctrl-C ignored, and processes hand that down: also those of the tests,
+# which are interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The packages under test, be it the tree or an installed wheel: for the processes that the tests start.
 ROOTS = dict.fromkeys(str(Path(module.__file__ or "").parents[1]) for module in (verta_local, verta_store))

@@ -391,6 +391,7 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
     good_until = 0
     pending: Damage | None = None
     straight = 0  # behind damage: the chain's value if only check values were hurt
+    half = half_check = 0  # the line of damage that was read last, and the chain's value before it
     resume: deque[int] = deque(maxlen=_RESUME_VALUES)  # behind damage: what the chain's value may be
     while offset < end:
         newline = data.find(b"\n", offset)
@@ -443,7 +444,10 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
                 resume.clear()
             else:
                 first = pending.offset - start.offset
+                # Where a byte of a line's head has become a line end, that line and this one are one.
+                resume.append(crc(data[half + _HEAD_BYTES : line_end], half_check))
             pending = Damage(path, start.offset + first, line_end - first, "a damaged record")
+            half, half_check = offset, straight
             straight = crc(body, straight)
             resume.append(straight)
             resume.extend(int(stated, 16) for stated in re.findall(_CHECKS, line)[-3:])

@@ -292,6 +292,9 @@ class Share:
         where = self.on_drive(path) if dir_fd is None else None
         if where is None:
             descriptor: int = _true["open"](path, flags, mode, dir_fd=dir_fd)
+            if self._opened:  # a file elsewhere may get the number of one that is gone from the drive
+                found = _true["fstat"](descriptor)
+                self._opened.discard((found.st_dev, found.st_ino))
             return descriptor
         is_new = bool(flags & os.O_CREAT)
         with self._lock:

@@ -241,10 +241,12 @@ def test_a_private_store_keeps_a_colleague_out_and_says_what_to_do(colleague: Ca
 
 
 def test_who_may_only_read_can_find_and_read_and_is_told_when_he_writes(colleague: Callable[..., str]) -> None:
-    log = "run = Client(store).set_experiment_run('r'); run.log_metric('m', 1); run.log_artifact('a', {'x': 1})"
+    log = "import io; run = Client(store).set_experiment_run('r'); run.log_metric('m', 1); "
+    log += "run.log_artifact('a', io.BytesIO(b'bytes'))"
     colleague(54001, MAKE_SHARED + log)
-    read = "run = Client(store).expt_runs[0]; print(json.dumps([run.get_metric('m'), run.get_artifact('a')]))"
-    assert json.loads(colleague(54003, read, group=54999)) == [1, {"x": 1}]
+    read = "run = Client(store).expt_runs[0]; "
+    read += "print(json.dumps([run.get_metric('m'), run.get_artifact('a').read().decode()]))"
+    assert json.loads(colleague(54003, read, group=54999)) == [1, "bytes"]
     said = colleague(54003, "Client(store).expt_runs[0].log_metric('n', 2)", group=54999, fails=True)
     assert "StoreWriteError" in said and "permission denied" in said
 
@@ -257,7 +259,12 @@ def test_a_hole_in_what_another_host_writes_is_waited_for(store: Store, tmp_path
     whole = path.read_bytes()
     begin, end = len(whole) // 3, len(whole) // 2
     path.write_bytes(whole[:begin] + bytes(end - begin) + whole[end:])
-    reader = Store(store.root, {"store_id": store.id, "sharing": "group"}, str(tmp_path / "reader"), "normal")
+    reader = Store(
+        store.root,
+        {"store_id": store.id, "format": store.format, "sharing": "group"},
+        str(tmp_path / "reader"),
+        "normal",
+    )
     some = reader.values(run, "metrics")
     assert 0 < len(some) < 50 and list(some) == [f"m{number}" for number in range(len(some))]
     assert verify(reader).is_clean  # no false alarm
@@ -276,7 +283,12 @@ def test_a_hole_that_stays_is_damage_and_what_follows_it_is_read(store: Store, t
     path.write_bytes(whole[:begin] + bytes(end - begin) + whole[end:])
     old = time.time() - drive.SETTLED_AFTER_S - 5
     os.utime(path, (old, old))
-    reader = Store(store.root, {"store_id": store.id, "sharing": "group"}, str(tmp_path / "reader"), "normal")
+    reader = Store(
+        store.root,
+        {"store_id": store.id, "format": store.format, "sharing": "group"},
+        str(tmp_path / "reader"),
+        "normal",
+    )
     found = reader.values(run, "metrics")
     assert "m0" in found and "m49" in found and len(found) < 50
     assert [problem.kind for problem in verify(reader).problems] == ["journal"]

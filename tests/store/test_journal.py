@@ -300,6 +300,15 @@ def test_every_bit_of_a_sealed_journal_is_guarded() -> None:
             check_single_damage(values, True, where, 1 << bit)
 
 
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_a_byte_that_became_a_line_end_costs_its_own_record_only(is_sealed: bool) -> None:
+    values = ["a", 1, 2.5, "ÿ"]
+    whole = bytes_of(values, is_sealed=is_sealed)
+    for where, byte in enumerate(whole):
+        if byte != 0x0A:
+            check_single_damage(values, is_sealed, where, byte ^ 0x0A)
+
+
 def test_a_missing_a_moved_and_a_repeated_line_are_damage() -> None:
     lines = bytes_of([1, 2, 3, 4, 5], is_sealed=True).splitlines(keepends=True)
     for broken in (
