@@ -55,7 +55,7 @@ class GranianServer:
         self._application = application
         # Our own socket: granian's would share the port with any other server of this user (SO_REUSEPORT).
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listening = socket.create_server(("" if host == "*" else host, port), family=family, backlog=_BACKLOG)
         self.port = int(listening.getsockname()[1])
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_write.setblocking(False)
