@@ -29,6 +29,7 @@ _NATIVE_THREAD_IDLE_S = 30
 _BUFFER_BYTES = 64 * 1024  # bounds the head of a request too
 _HEAD_TIMEOUT_MS = 20_000
 _REFUSED_READ_S = 3.0
+_READING_AWAY_LIMIT = 16
 _PIECE_BYTES = 1 << 20
 _WAKE_S = 1.0
 _STATUS_DIGITS = 3
@@ -53,6 +54,8 @@ class GranianServer:
         self._ended = threading.Event()
         self._body_limit_bytes = body_limit_bytes
         self._application = application
+        # Such a read has no time limit: clients that send nothing more must not take all threads.
+        self._reading_away = threading.BoundedSemaphore(_READING_AWAY_LIMIT)
         # Our own socket: granian's would share the port with any other server of this user (SO_REUSEPORT).
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server(("" if host == "*" else host, port), family=family, backlog=_BACKLOG)
@@ -110,7 +113,11 @@ class GranianServer:
             text = f"the body is larger than the limit of {self._body_limit_bytes} bytes"
             headers = [("Content-Type", "application/json"), *SECURITY_HEADERS]
             protocol.response_bytes(413, headers, json.dumps({"message": text}).encode("ascii"))
-            _read_away(scope["wsgi.input"])
+            if self._reading_away.acquire(blocking=False):
+                try:
+                    _read_away(scope["wsgi.input"])
+                finally:
+                    self._reading_away.release()
             return
         scope["wsgi.input"] = io.BytesIO(body)
         self._turns.add((protocol, scope))
