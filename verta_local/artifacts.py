@@ -262,10 +262,15 @@ def copy_out(store: Store, artifact: Artifact, target: str) -> str:
     Raises:
         MissingObject, CorruptObject: nothing is written.
         ValueError: the artifact is only the text of a path.
+        IsADirectoryError, FileExistsError: a folder stands where the file is to be, or the other way round.
     """
     if artifact.kind == "path":
         raise ValueError(f"only the path {artifact.name!r} was logged, not its content; there is nothing to download")
     target = os.path.abspath(os.path.expanduser(target))
+    if artifact.kind != "tree" and os.path.isdir(target):
+        raise IsADirectoryError(f"{target} is a folder; give the path of the file to write")
+    if artifact.kind == "tree" and os.path.isfile(target):
+        raise FileExistsError(f"{target} is a file, and a folder was logged; give the path of a folder")
     store.check(artifact.kind, artifact.digest)
     # Not the path under the user's name: that may have to be made, in a store that may only be read.
     source = store.tree_path(artifact.digest) if artifact.kind == "tree" else store.object_path(artifact.digest)

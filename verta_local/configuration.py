@@ -30,6 +30,9 @@ class Hyperparameters:
         hyperparameter_ranges: Mapping[str, Iterable[float]] | None = None,
         hyperparameter_sets: Mapping[str, Iterable[Any]] | None = None,
     ) -> None:
+        for given in (hyperparameters, hyperparameter_ranges, hyperparameter_sets):
+            if given is not None and not isinstance(given, Mapping):
+                raise TypeError(f"hyperparameters must be a dict of names and values, not {type(given).__name__}")
         if not (hyperparameters or hyperparameter_ranges or hyperparameter_sets):
             raise ValueError("give hyperparameters, hyperparameter_ranges or hyperparameter_sets")
         self.hyperparameters = {name: values.check_scalar(name, v) for name, v in (hyperparameters or {}).items()}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from verta_store import Store, ids
 from verta_store.errors import NameTaken
 
-from .entity import Entity, check_attributes, check_tags
+from .entity import Entity, check_attributes, check_tags, check_text
 from .errors import UnknownId, entity_exists
 
 Made = TypeVar("Made", bound=Entity)
@@ -160,4 +160,5 @@ def generated_name(prefix: str) -> str:
 def _checked(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"a name must be a str, not {type(name).__name__}")
+    check_text(name)
     return name

@@ -114,6 +114,7 @@ class Entity:
         """
         if not isinstance(name, str):
             raise TypeError(f"a name must be a str, not {type(name).__name__}")
+        check_text(name)
         taken = self._store.named(self._kind, self._parent, name)
         if taken is not None and taken.id != self._id:
             raise ValueError(f"there is already a {self._noun} named {name!r} ({taken.id}); choose another name")
@@ -179,6 +180,14 @@ def typed_attribute(value: Any) -> Any:
 
         return from_record(value)
     return value
+
+
+def check_text(name: str) -> None:
+    """Raises ValueError for half a character, which no other program could read."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"a name must be text that UTF-8 can hold; found half a character in {name!r:.200}") from None
 
 
 def check_tags(tags: object) -> list[str]:

@@ -60,8 +60,13 @@ class EntityWithArtifacts(EntityWithAttributes):
         """Copies an artifact to a path, checked, and returns the absolute path. Parent folders are made.
 
         Raises:
-            KeyError, MissingObject, CorruptObject: nothing is written.
+            TypeError: a path that is none. ValueError: an empty one.
+            KeyError, MissingObject, CorruptObject, IsADirectoryError, FileExistsError: nothing is written.
         """
+        if not isinstance(download_to_path, (str, os.PathLike)):
+            raise TypeError(f"download_to_path must be a path, not {type(download_to_path).__name__}")
+        if not os.fspath(download_to_path):
+            raise ValueError("download_to_path is empty; give the path of the file or folder to write")
         return artifact_rules.copy_out(self._store, self._artifact(key), os.fspath(download_to_path))
 
     def artifact_file_name(self, key: str) -> str:

@@ -163,7 +163,7 @@ def _parse_key(text: str, kind: str, *, allow_tags: bool) -> tuple[str, str]:
     if text in words and (allow_tags or word != "tags"):
         return "", word
     section, dot, key = text.partition(".")
-    if dot and section in SECTIONS and key:
+    if dot and section in SECTIONS and key and key[-1] not in "=<>!~":  # of a mistyped operator: `=>`
         return section, key
     if text in COLUMNS or (allow_tags and text == "tags"):
         return "", text

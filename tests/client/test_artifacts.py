@@ -282,3 +282,20 @@ def test_an_archive_with_a_file_of_torchs_name_comes_as_bytes_where_it_is_none(
         archive.writestr("x/data.pkl", b"no pickle")
     run.log_artifact("a", str(tmp_path / "a.zip"))
     assert run.get_artifact("a").read() == (tmp_path / "a.zip").read_bytes()
+
+
+def test_what_is_downloaded_goes_to_a_path_that_can_be_one(run: ExperimentRun, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "inside").write_text("x")
+    run.log_artifact("file", io.BytesIO(b"x"))
+    run.log_artifact("folder", str(folder))
+    with pytest.raises(IsADirectoryError, match="is a folder; give the path of the file"):
+        run.download_artifact("file", str(folder))
+    with pytest.raises(FileExistsError, match="is a file, and a folder was logged"):
+        run.download_artifact("folder", str(folder / "inside"))
+    with pytest.raises(TypeError, match="must be a path, not int"):
+        run.download_artifact("file", 5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="is empty"):
+        run.download_artifact("file", "")
+    assert [path.name for path in tmp_path.rglob("*part*")] == []

@@ -92,6 +92,15 @@ def test_any_text_is_a_name_and_none_becomes_a_path(client: Client, tmp_path: Pa
     assert set(os.listdir(tmp_path)) == {"store"}
 
 
+def test_half_a_character_is_no_name(client: Client) -> None:
+    with pytest.raises(ValueError, match="half a character"):
+        client.set_project("a\ud800")
+    run = client.set_experiment_run("r")
+    with pytest.raises(ValueError, match="half a character"):
+        run.rename("a\ud800")
+    assert run.name == "r"
+
+
 def test_deleting_takes_what_lies_below_and_the_name_becomes_free(client: Client) -> None:
     project = client.set_project("p")
     client.set_experiment("e")

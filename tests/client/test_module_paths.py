@@ -138,6 +138,8 @@ def test_hyperparameters_are_checked() -> None:
     assert made.hyperparameter_sets == {"c": ["x", "y"]} and "c" in repr(made)
     with pytest.raises(ValueError):
         Hyperparameters()
+    with pytest.raises(TypeError, match="must be a dict"):
+        Hyperparameters(5)  # type: ignore[arg-type]
     for wrong in ((0, 1), "abc", 5):
         with pytest.raises(TypeError):
             Hyperparameters(hyperparameter_ranges={"b": wrong})  # type: ignore[dict-item]

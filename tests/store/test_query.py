@@ -62,7 +62,8 @@ def test_a_predicate_is_read_as_verta_reads_it(text: str, expected: tuple[str, s
 @pytest.mark.parametrize(
     "text",
     ["", "metrics.a", "metrics == 3", ".a == 3", "metrics. == 3", "model.x == 3", "owner == 3", "date_created > soon",
-     "tags > a", "== 3", "vals.json == 1", "e.id == 1", "metrics.a = 3", "name == '\udcff'", "metrics.\udcff == 1"],
+     "tags > a", "== 3", "vals.json == 1", "e.id == 1", "metrics.a = 3", "metrics.a => 3",
+      "name == '\udcff'", "metrics.\udcff == 1"],
 )  # fmt: skip
 def test_a_predicate_that_cannot_be_read_is_refused_in_one_sentence(store: Store, text: str) -> None:
     with pytest.raises(BadQuery) as caught:
