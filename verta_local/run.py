@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -217,9 +216,7 @@ class ExperimentRun(RunModel, RunArtifacts, RunLife, EntityWithCode, EntityWithN
         if requirements is not None:
             from .requirements import pin_requirements  # noqa: PLC0415 - start-up time
 
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # `log_requirements` says it again
-                pin_requirements(requirements)
+            requirements = pin_requirements(requirements)
         if train_features is not None:
             self.log_training_data(train_features, train_targets)
         self.log_model(model, model_api=model_api)

@@ -251,7 +251,8 @@ def test_who_may_only_read_can_find_and_read_and_is_told_when_he_writes(colleagu
     assert "StoreWriteError" in said and "permission denied" in said
 
 
-def test_a_hole_in_what_another_host_writes_is_waited_for(store: Store, tmp_path: Path) -> None:
+def log_with_a_hole(store: Store, tmp_path: Path) -> tuple[str, Path, bytes]:
+    """(run, its journal, the journal's whole bytes): of 50 metrics, a part has not reached the drive yet."""
     run = store.create("run", None, "run").id
     for number in range(50):
         store.put(run, "metrics", {f"m{number}": number})
@@ -259,12 +260,17 @@ def test_a_hole_in_what_another_host_writes_is_waited_for(store: Store, tmp_path
     whole = path.read_bytes()
     begin, end = len(whole) // 3, len(whole) // 2
     path.write_bytes(whole[:begin] + bytes(end - begin) + whole[end:])
-    reader = Store(
-        store.root,
-        {"store_id": store.id, "format": store.format, "sharing": "group"},
-        str(tmp_path / "reader"),
-        "normal",
-    )
+    return run, path, whole
+
+
+def reader_of(store: Store, tmp_path: Path) -> Store:
+    description = {"store_id": store.id, "format": store.format, "sharing": "group"}
+    return Store(store.root, description, str(tmp_path / "reader"), "normal")
+
+
+def test_a_hole_in_what_another_host_writes_is_waited_for(store: Store, tmp_path: Path) -> None:
+    run, path, whole = log_with_a_hole(store, tmp_path)
+    reader = reader_of(store, tmp_path)
     some = reader.values(run, "metrics")
     assert 0 < len(some) < 50 and list(some) == [f"m{number}" for number in range(len(some))]
     assert verify(reader).is_clean  # no false alarm
@@ -274,21 +280,10 @@ def test_a_hole_in_what_another_host_writes_is_waited_for(store: Store, tmp_path
 
 
 def test_a_hole_that_stays_is_damage_and_what_follows_it_is_read(store: Store, tmp_path: Path) -> None:
-    run = store.create("run", None, "run").id
-    for number in range(50):
-        store.put(run, "metrics", {f"m{number}": number})
-    path = next((tmp_path / "store" / "journals").rglob("*.open.jsonl"))
-    whole = path.read_bytes()
-    begin, end = len(whole) // 3, len(whole) // 2
-    path.write_bytes(whole[:begin] + bytes(end - begin) + whole[end:])
+    run, path, _ = log_with_a_hole(store, tmp_path)
     old = time.time() - drive.SETTLED_AFTER_S - 5
     os.utime(path, (old, old))
-    reader = Store(
-        store.root,
-        {"store_id": store.id, "format": store.format, "sharing": "group"},
-        str(tmp_path / "reader"),
-        "normal",
-    )
+    reader = reader_of(store, tmp_path)
     found = reader.values(run, "metrics")
     assert "m0" in found and "m49" in found and len(found) < 50
     assert [problem.kind for problem in verify(reader).problems] == ["journal"]
