@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import builtins
 import os
+import shutil
+import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,3 +56,44 @@ def at_step(root: str, number: int, act: Callable[[], None], names: tuple[str, .
         builtins.open = kept_open
         for name, call in kept.items():
             setattr(os, name, call)
+
+
+def kill_at_each_step(template: str, folder: str, work: Callable[[str], None], survivor: Callable[[str], None]) -> int:
+    """Kills `work` on a copy of a store at its first step, at its second and so on; `survivor` looks at what is left.
+
+    Each is given the copy's path, in a process of its own, and fails by raising. Returns how many steps there were.
+
+    Raises:
+        AssertionError: `work` failed by itself, or a survivor did; the traceback is on stderr.
+    """
+    number = 0
+    while True:
+        number += 1
+        root = os.path.join(folder, f"killed-{number}")
+        shutil.copytree(template, root)
+
+        def killed(root: str = root, number: int = number) -> None:
+            with at_step(root, number, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+                work(root)
+
+        status = in_child(killed)
+        if status == 0:
+            return number - 1
+        assert status == -signal.SIGKILL, f"failed by itself before step {number}"
+        assert in_child(lambda root=root: survivor(root)) == 0, f"killed at step {number}"  # type: ignore[misc]
+        shutil.rmtree(root)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Runs `work` in a fork. Returns 0, 1 when it raised (said on stderr), or the signal that ended it, negative."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -286,11 +286,10 @@ def test_a_writer_that_sleeps_at_any_step_and_is_taken_for_dead_names_nothing_th
 
 
 KILLED_AT_EACH_STEP = """
-import os, shutil, signal, sys, traceback
+import os, sys
 sys.path.insert(0, {tests!r})
-from steps import at_step
+from steps import kill_at_each_step
 from verta_store import files, open_store
-from verta_store.errors import StoreError
 from verta_store.fsck import verify
 from verta_store.gc import Rules, collect
 files.sync_file = lambda *_, **__: None
@@ -298,27 +297,10 @@ template, folder, cache, wait_s = sys.argv[1], sys.argv[2], sys.argv[3], float(s
 kept, gone = sys.argv[5].split(), sys.argv[6].split()
 rules = Rules(minimum_grace_s=0, trash_wait_s=wait_s)
 
-def in_child(work):
-    if (pid := os.fork()) == 0:
-        code = 1
-        try:
-            code = work()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def work(root):  # to be killed between two looks is to be killed before the next change
+    collect(open_store(root, cache), grace_s=0, rules=rules)
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def killed(root, number):
-    store = open_store(root, cache)
-    with at_step(root, number, die):  # to be killed between two looks is to be killed before the next change
-        collect(store, grace_s=0, rules=rules)
-    return 0
-
-def survivor(root, number):
+def survivor(root):
     store = open_store(root, cache)
     first = verify(store, deep=True)
     for name in kept:
@@ -339,19 +321,8 @@ def survivor(root, number):
         left = [one for one in os.listdir(os.path.join(root, name)) if not one.startswith(store.leases.name)]
         # An empty file that was made to read the clock waits for the grace.
         assert all(one.startswith("clock-") for one in left), (name, left)
-    return 0
 
-number = 0
-while True:
-    number += 1
-    root = os.path.join(folder, f"killed-{{number}}")
-    shutil.copytree(template, root)
-    if in_child(lambda: killed(root, number)) == 0:
-        break
-    if in_child(lambda: survivor(root, number)):
-        sys.exit(f"killed at step {{number}}")
-    shutil.rmtree(root)
-print(number - 1)
+print(kill_at_each_step(template, folder, work, survivor))
 """
 
 

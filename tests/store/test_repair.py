@@ -197,51 +197,24 @@ def journal_of(store: Store, stem: str) -> bytes:
 
 
 KILLED = """
-import os, shutil, signal, sys, traceback
+import os, sys
 sys.path.insert(0, {tests!r})
-from steps import at_step
+from steps import kill_at_each_step
 from verta_store import files, open_store
-from verta_store.fsck import verify
 from verta_store.repair import repair
 files.sync_file = lambda *_, **__: None
 template, folder, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
-def in_child(work):
-    if (pid := os.fork()) == 0:
-        code = 1
-        try:
-            code = work()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-def killed(root, number):
-    store = open_store(root, folder + "/cache")
-    with at_step(root, number, lambda: os.kill(os.getpid(), signal.SIGKILL)):
-        repair(store)
-    return 0
+def work(root):
+    repair(open_store(root, folder + "/cache"))
 
 def survivor(root):
-    store = open_store(root, folder + "/cache")
-    report = repair(store)
+    report = repair(open_store(root, folder + "/cache"))
     assert report.after.is_clean, report.after.problems
     kept = [name for _, _, names in os.walk(os.path.join(root, "quarantine")) for name in names]
     assert len(kept) == count, kept
-    return 0
 
-number = 0
-while True:
-    number += 1
-    root = os.path.join(folder, f"killed-{{number}}")
-    shutil.copytree(template, root)
-    if in_child(lambda: killed(root, number)) == 0:
-        break
-    if in_child(lambda: survivor(root)):
-        sys.exit(f"killed at step {{number}}")
-    shutil.rmtree(root)
-print(number - 1)
+print(kill_at_each_step(template, folder, work, survivor))
 """
 
 
