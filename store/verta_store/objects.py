@@ -253,7 +253,7 @@ class Objects:
             is_ours = self._place(temporary, target, digest)
             self._make_name_durable(digest)
             if is_ours:
-                self._verified.remember(target, signature_of([target]))
+                self._remember_if_there(target)
         except BaseException:
             files.remove_file(temporary)
             raise
