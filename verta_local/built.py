@@ -26,11 +26,9 @@ from typing import Any
 from verta_store import Store, open_store
 
 from . import config
-from .built_files import dockerfile, kserve_manifest, readme, serve_program
+from .built_files import SPEC_FILE, STORE_FOLDER, dockerfile, kserve_manifest, readme, serve_program
 from .trust import own_author
 
-_SPEC = "spec.json"
-_STORE = "store"
 _KEPT_OF_STORE = ("store.json", "objects", "trees")
 _VERSION = 1
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -54,7 +52,7 @@ def build(store: Store, spec: Mapping[str, Any], target: str | os.PathLike[str])
     try:
         _write_objects(store, spec, made)
         content = _portable(spec)
-        (made / _SPEC).write_text(json.dumps(content, indent=1) + "\n")
+        (made / SPEC_FILE).write_text(json.dumps(content, indent=1) + "\n")
         (made / "requirements.txt").write_text("".join(f"{line}\n" for line in _requirements(spec)))
         for name in _OWN_PACKAGES:
             source = Path(importlib.import_module(name).__file__ or "").parent
@@ -71,14 +69,9 @@ def build(store: Store, spec: Mapping[str, Any], target: str | os.PathLike[str])
     return folder
 
 
-def is_built(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a folder that `build` made."""
-    return os.path.isfile(os.path.join(path, _SPEC)) and os.path.isdir(os.path.join(path, _STORE))
-
-
 def built_by_this_user(folder: str | os.PathLike[str]) -> bool:
     """Whether the folder's files belong to the user of this process: code in it runs as that user."""
-    return not hasattr(os, "getuid") or os.stat(os.path.join(folder, _SPEC)).st_uid == os.getuid()
+    return not hasattr(os, "getuid") or os.stat(os.path.join(folder, SPEC_FILE)).st_uid == os.getuid()
 
 
 def read_spec(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -87,7 +80,7 @@ def read_spec(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises: ValueError for what is no such folder, or one of a newer version.
     """
     try:
-        content = json.loads((Path(folder) / _SPEC).read_bytes())
+        content = json.loads((Path(folder) / SPEC_FILE).read_bytes())
         version = content.pop("built_version")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{folder} is no folder that `verta-local build` made ({error})") from None
@@ -105,7 +98,7 @@ def read_spec(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "author": own,
         "installs": [],
         "env_vars": {},
-        "store": os.path.realpath(Path(folder) / _STORE),
+        "store": os.path.realpath(Path(folder) / STORE_FOLDER),
         "cache_dir": os.fspath(config.cache_dir()),
     }
 
@@ -129,7 +122,7 @@ def _write_objects(store: Store, spec: Mapping[str, Any], made: Path) -> None:
     parts += [{**part, "name": "part"} for part in (spec.get("custom_modules"), spec.get("setup_script")) if part]
     parts += list(spec["artifacts"].values())
     with tempfile.TemporaryDirectory(prefix="verta_local-build-") as cache:
-        own = open_store(made / _STORE, cache, create=True)
+        own = open_store(made / STORE_FOLDER, cache, create=True)
         try:
             for part in parts:
                 kind, digest = part.get("kind", "blob"), part["digest"]
@@ -142,9 +135,9 @@ def _write_objects(store: Store, spec: Mapping[str, Any], made: Path) -> None:
                     raise RuntimeError(f"the copy of {digest} came out as {copied.digest}")
         finally:
             own.close()
-    for name in os.listdir(made / _STORE):
+    for name in os.listdir(made / STORE_FOLDER):
         if name not in _KEPT_OF_STORE:  # leases and the like, which name this machine; made again where needed
-            shutil.rmtree(made / _STORE / name)
+            shutil.rmtree(made / STORE_FOLDER / name)
 
 
 def _requirements(spec: Mapping[str, Any]) -> list[str]:

@@ -1,14 +1,22 @@
-"""The texts in a folder of `verta-local build`: the program that serves it, Dockerfile, KServe manifest, README."""
+"""What is in a folder of `verta-local build`: the names that tell it, and the texts: `serve.py`, Dockerfile, ..."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
+SPEC_FILE = "spec.json"
+STORE_FOLDER = "store"
 PORT = 8080
 TOKEN_VARIABLE = "VERTA_LOCAL_TOKEN"
+
+
+def is_built(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder that `build` made."""
+    return os.path.isfile(os.path.join(path, SPEC_FILE)) and os.path.isdir(os.path.join(path, STORE_FOLDER))
 
 
 def serve_program() -> str:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 
 # Our packages first; then what they import. A name that the new interpreter finds by itself adds nothing to its path.
 _OWN = ("verta_local", "verta_store")
@@ -72,6 +73,24 @@ def package_folders() -> dict[str, str]:
     return folders
 
 
+def is_own_program() -> bool:
+    """Whether this process runs the command line, or what `Interpreter.command` started; without further options."""
+    words = sys.orig_argv[1:3]
+    if words[:1] == ["-c"]:
+        return words[1:] == [_BOOTSTRAP]
+    if words[:1] == ["-m"]:
+        return words[1:] == ["verta_local"]
+    return bool(words) and os.path.basename(words[0]) == "verta-local"
+
+
+def _is_of(folder: str, name: str, module: object) -> bool:
+    """Whether a top-level module, not one of our packages, was found in that folder."""
+    file = getattr(module, "__file__", None)
+    if not file or "." in name or name in (*_OWN, "__main__"):
+        return False
+    return folder in (os.path.dirname(file), os.path.dirname(os.path.dirname(file)))
+
+
 @dataclass(frozen=True)
 class Interpreter:
     """A Python program with the places of our packages and its environment variables, as JSON-ready values.
@@ -93,6 +112,26 @@ class Interpreter:
         if not sys.executable:
             raise RuntimeError("no Python interpreter to start: sys.executable is empty in this program")
         return cls(sys.executable, package_folders(), dict(os.environ))
+
+    def path_of_fork(self) -> list[str] | None:
+        """What `sys.path` is in an interpreter that `command` starts here; for a fork of this one.
+
+        None where modules came from the folder of the script, or from the current one: a fresh one has not got them.
+        """
+        path = sys.path[:]
+        # `-c` is how `command` starts a program: it has taken the folder off.
+        if sys.orig_argv[1:2] != ["-c"] and not getattr(sys.flags, "safe_path", False):
+            script_folder = os.path.abspath(path.pop(0))
+            if any(_is_of(script_folder, name, module) for name, module in list(sys.modules.items())):
+                return None
+        path = [folder for folder in path if folder]
+        for name, folder in self.folders.items():
+            found = PathFinder.find_spec(name, path)
+            if found is None:
+                path.append(folder)
+            elif name in _OWN and os.path.dirname(next(iter(found.submodule_search_locations or [""]))) != folder:
+                path.insert(0, folder)
+        return path
 
     def command(self, module: str, arguments: Sequence[str] = ()) -> list[str]:
         """The command line that runs `module.main(arguments)` in a fresh interpreter."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -198,3 +199,50 @@ def test_what_cannot_be_is_one_sentence(store: Client, arguments: list[str], par
     assert done.returncode == 1
     assert part in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def surroundings() -> type:
+    class Surroundings:
+        def predict(self, data):  # type: ignore[no-untyped-def]
+            import os
+            import shlex
+            import sys
+
+            main = sys.modules["__main__"]
+            return {
+                "path": sys.path,
+                "arguments": sys.argv,
+                "is_main_a_file": hasattr(main, "__file__") or main.__spec__ is not None,
+                "folder": os.getcwd().rpartition("foreground")[2].strip("/0123456789"),
+                "input": sys.stdin.read(),
+                "descriptors": len(os.listdir("/proc/self/fd")),
+                "shlex": shlex.__file__,
+                "leads_its_group": os.getpgid(0) == os.getpid(),
+                "parent": os.getppid(),
+            }
+
+    return Surroundings
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="models are forked on Linux only")
+def test_a_model_sees_the_same_in_a_fork_of_the_command_as_in_a_fresh_interpreter(
+    store: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.set_experiment_run("fourth")
+    run.log_model(surroundings(), custom_modules=[])
+    run.log_requirements([])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    seen = []
+    # With an option of the interpreter, and with a module of the current folder, the warm parent is a fresh one.
+    for option, is_fork in ((None, True), ("-s", False), (None, False)):
+        command = [sys.executable, *([option] if option else []), "-m", "verta_local", "serve", "fourth"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        found = served(process)["fourth"].predict(None)
+        parent_command = Path(f"/proc/{found.pop('parent')}/cmdline").read_bytes()
+        assert (parent_command == Path(f"/proc/{process.pid}/cmdline").read_bytes()) is is_fork
+        end(process)
+        seen.append(found)
+        Path("shlex.py").write_text(Path(shlex.__file__).read_text())
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0]["folder"] == "work" and seen[0]["input"] == "" and seen[0]["leads_its_group"]

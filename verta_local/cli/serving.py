@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def serve(options: argparse.Namespace) -> int:
     """`verta-local serve RUN ...` and `verta-local serve --all`"""
     from ..serving import serve_foreground  # noqa: PLC0415 - start-up time
+    from ..serving.nursery import fork_from_here  # noqa: PLC0415 - start-up time
 
     def announce(models: list[ServedModel]) -> None:
         for model in models:
@@ -32,6 +33,7 @@ def serve(options: argparse.Namespace) -> int:
 
     if options.all == bool(options.runs):
         raise ValueError("say which runs to serve, or --all for those that are deployed on this machine")
+    nursery = fork_from_here()  # before the store is open: a fork has nothing of it
     models = _deployed(open_chosen_store(options), options) if options.all else _named(options)
     code: int = serve_foreground(
         models,
@@ -41,6 +43,7 @@ def serve(options: argparse.Namespace) -> int:
         no_token=options.no_token,
         on_ready=announce,
         allowed_hosts=tuple(options.allow_host),
+        _nursery=nursery,
         **({} if options.slow is None else {"slow_s": options.slow}),
         **_process_settings(options),
     )
@@ -49,7 +52,7 @@ def serve(options: argparse.Namespace) -> int:
 
 def _named(options: argparse.Namespace) -> list[ModelToServe]:
     """The models of runs and endpoints of the store, and of folders that `verta-local build` made."""
-    from ..built import built_by_this_user, is_built, read_spec  # noqa: PLC0415 - start-up time
+    from ..built_files import is_built  # noqa: PLC0415 - start-up time
     from ..serving import ModelToServe  # noqa: PLC0415 - start-up time
 
     found = []
@@ -57,6 +60,8 @@ def _named(options: argparse.Namespace) -> list[ModelToServe]:
         if not is_built(word):
             found.append(_to_serve(open_chosen_store(options), word, options))
             continue
+        from ..built import built_by_this_user, read_spec  # noqa: PLC0415 - start-up time
+
         if not options.trust and not built_by_this_user(word):
             raise ValueError(f"{word} belongs to another user, and its code will run as you: if you trust it, --trust")
         found.append(ModelToServe(read_spec(word)))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from verta_local.private_file import write_private
+from verta_local.serving.nursery import Nursery, fork_from_here
 from verta_local.serving.supervisor import StateFolderError, Supervisor, fail
 from verta_local.serving.table import BadRequest
 
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     os.chdir(folder)  # not the user's folder: it may be on a drive that is to be unmounted
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
-        background = _Background(folder)
+        background = _Background(folder, fork_from_here())
     except (OSError, StateFolderError) as error:
         return fail(str(error))
     text = sys.stdin.read()
@@ -51,12 +52,14 @@ def main(arguments: list[str]) -> int:
 
 
 class _Background:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, nursery: Nursery | None) -> None:
         self._folder = folder
         self._lock = threading.Lock()
         self._had_deployment = False
         self._is_over = False
-        self.supervisor = Supervisor(folder, admin_token=secrets.token_urlsafe(32), on_change=self._on_change)
+        self.supervisor = Supervisor(
+            folder, admin_token=secrets.token_urlsafe(32), on_change=self._on_change, nursery=nursery
+        )
 
     def first_order(self, order: dict[str, Any]) -> None:
         """Deploys what came with the start, so that the model loads while the rest is imported."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verta_local import config
 from verta_local.deployment_settings import DEFAULT_SLOW_S, check_token, log_name
@@ -25,6 +25,9 @@ from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import DEFAULT_LOADER, Program
 from verta_local.serving.routes import TRY_PREFIX
 from verta_local.serving.supervisor import StateFolderError, Supervisor, fail
+
+if TYPE_CHECKING:
+    from verta_local.serving.nursery import Nursery
 
 _FOLLOW_EVERY_S = 0.2
 
@@ -63,6 +66,7 @@ def serve_foreground(
     show_output: bool = True,
     slow_s: float = DEFAULT_SLOW_S,
     _loader: str = DEFAULT_LOADER,
+    _nursery: Nursery | None = None,
     **settings: Any,
 ) -> int:
     """Serves models (or their spec dicts) in this process until SIGINT or SIGTERM; returns the exit code.
@@ -74,7 +78,7 @@ def serve_foreground(
     traceback on stderr, exit code 1. The first Ctrl-C answers what is in flight, the second ends at once.
     """
     try:
-        interpreter = Interpreter.current()
+        interpreter = Interpreter.current() if _nursery is None else _nursery.interpreter
         wanted = [model if isinstance(model, ModelToServe) else ModelToServe(model) for model in models]
         programs = [
             Program(model.spec, interpreter, loader=_loader, **{**model.settings, **settings}) for model in wanted
@@ -93,6 +97,7 @@ def serve_foreground(
             admin_token=secrets.token_urlsafe(32),
             log_folder=config.serving_dir() / "logs",  # they outlive this process, and `verta-local logs` finds them
             slow_s=slow_s,
+            nursery=_nursery,
         )
     except (ValueError, StateFolderError) as error:
         _remove(folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -19,6 +18,9 @@ from verta_local.serving.frames import LaneEnds
 from verta_local.serving.nursery import Nursery, NurseryGone
 
 if TYPE_CHECKING:
+    import subprocess
+
+    from verta_local.interpreter import Interpreter
     from verta_local.serving.process import Program
 
 _CAN_FORK = sys.platform == "linux"
@@ -48,13 +50,16 @@ class Launched(Protocol):
 
 
 class Launcher:
-    """Starts the processes of one server's models, in `work_folder`; `may_fork` False: always fresh interpreters."""
+    """Starts the processes of one server's models, in `work_folder`; `may_fork` False: always fresh interpreters.
 
-    def __init__(self, work_folder: Path, may_fork: bool = True) -> None:
+    `nursery` is one that is there already; it ends with this launcher.
+    """
+
+    def __init__(self, work_folder: Path, may_fork: bool = True, nursery: Nursery | None = None) -> None:
         self._work_folder = work_folder
         self._may_fork = may_fork and _CAN_FORK
         self._lock = threading.Lock()
-        self._nurseries: dict[tuple[object, ...], Nursery] = {}
+        self._nurseries = {} if nursery is None else {_what_a_fork_shares(nursery.interpreter): nursery}
 
     def start(self, program: Program, ends: LaneEnds, log: int) -> Launched:
         """Starts a child on these lanes, its output going to the descriptor `log`. Raises: OSError, ValueError."""
@@ -65,9 +70,11 @@ class Launcher:
                 if nursery is None:
                     break
                 try:
-                    return nursery.fork(environment, _libraries_of(program), (log, *ends.inherited))
+                    return nursery.fork(environment, _libraries_of(program), (log, *ends.inherited), self._work_folder)
                 except NurseryGone:
                     continue
+        import subprocess  # noqa: PLC0415 - start-up time
+
         return _Spawned(
             subprocess.Popen(
                 program.interpreter.command("verta_local.serving.child", ends.arguments),
@@ -91,13 +98,7 @@ class Launcher:
             nursery.close()
 
     def _nursery_for(self, program: Program) -> Nursery | None:
-        interpreter = program.interpreter
-        variables = frozenset(
-            (name, value)
-            for name, value in interpreter.environment.items()
-            if name.startswith(_STARTING_VARIABLES) or name in _STARTING_NAMES
-        )
-        key = (interpreter.executable, frozenset(interpreter.folders.items()), variables)
+        key = _what_a_fork_shares(program.interpreter)
         with self._lock:
             nursery = self._nurseries.get(key)
             if nursery is not None and nursery.is_alive:
@@ -106,10 +107,20 @@ class Launcher:
             if not self._may_fork or len(self._nurseries) >= _NURSERIES_LIMIT:
                 return None
             try:
-                nursery = self._nurseries[key] = Nursery(interpreter, self._work_folder)
+                nursery = self._nurseries[key] = Nursery.started(program.interpreter, self._work_folder)
             except (OSError, ValueError):
                 return None  # a fresh interpreter will meet the same fault, and report it as the model's
             return nursery
+
+
+def _what_a_fork_shares(interpreter: Interpreter) -> tuple[object, ...]:
+    """What is the same in a warm parent and its forks: programs that differ in it have different ones."""
+    variables = frozenset(
+        (name, value)
+        for name, value in interpreter.environment.items()
+        if name.startswith(_STARTING_VARIABLES) or name in _STARTING_NAMES
+    )
+    return interpreter.executable, frozenset(interpreter.folders.items()), variables
 
 
 def _libraries_of(program: Program) -> list[str]:

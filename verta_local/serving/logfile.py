@@ -7,7 +7,7 @@ from pathlib import Path
 
 _LIMIT_BYTES = 8 * 1024 * 1024
 _TAIL_BYTES = 4 * 1024
-_TAIL_LINES = 20
+_TAIL_LINES = 25
 
 
 class LogFile:

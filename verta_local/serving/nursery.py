@@ -4,6 +4,9 @@ The serving process sends `{"fork": ...}` with the descriptors of a child's lane
 answers `{"forked": pid}`, and `{"ended": pid, "code": n}` when it has collected a child (n negative for a signal). It
 kills only what it has not collected, so a process id that was given to somebody else is never hit. It has one thread
 and runs no user's code, so a fork has no lock held by a thread that is not there. It ends with the serving process.
+
+It is a fresh interpreter. A program that does nothing but serve forks it from itself, before it has threads, an open
+store or any code of a user (`fork_from_here`): interpreter and modules are there then, and their memory is shared.
 """
 
 from __future__ import annotations
@@ -11,29 +14,27 @@ from __future__ import annotations
 import array
 import gc
 import importlib
-import importlib.metadata
 import json
 import os
 import selectors
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
+import types
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
-from verta_local.interpreter import Interpreter
+from verta_local.interpreter import Interpreter, is_own_program
 
 _LENGTH = struct.Struct("!I")
 _DESCRIPTORS_LIMIT = 250  # of one message, by the kernel
 # What every process imports until its model is loaded: of ours, and of the standard library what ours import late.
 _NEEDED_TO_LOAD = (
     "cloudpickle",
-    "email.parser",
     "pwd",
     "queue",
     "sqlite3",
@@ -54,20 +55,44 @@ class NurseryGone(Exception):
 # ---- in the serving process ----
 
 
-class Nursery:
-    """The serving process's hand on a nursery. Raises: OSError, ValueError when it cannot be started."""
+class _Process(Protocol):
+    """The nursery's process, as the serving process sees it."""
 
-    def __init__(self, interpreter: Interpreter, work_folder: Path) -> None:
-        self._lane, theirs = socket.socketpair()
+    def wait(self) -> object:
+        """Collects it when it has ended."""
+
+    def kill(self) -> None:
+        """Sends SIGKILL, unless it was collected."""
+
+
+class Nursery:
+    """The serving process's hand on a nursery, which listens at the other end of `lane`.
+
+    `interpreter` is the one that it runs in, with the variables that it started with.
+    """
+
+    def __init__(self, interpreter: Interpreter, lane: socket.socket, process: _Process) -> None:
+        self.interpreter = interpreter
+        self.is_alive = True
+        self._lane = lane
+        self._process = process
         self._send_lock = threading.Lock()
         self._fork_lock = threading.Lock()
         self._changed = threading.Condition()
         self._forked: list[_Forked] = []
         self._children: dict[int, _Forked] = {}
-        self.is_alive = True
+        self._listener = threading.Thread(target=self._listen, name="nursery", daemon=True)
+        self._listener.start()
+
+    @classmethod
+    def started(cls, interpreter: Interpreter, work_folder: Path) -> Nursery:
+        """One that is a fresh interpreter. Raises: OSError, ValueError when it cannot be started."""
+        import subprocess  # noqa: PLC0415 - start-up time
+
+        ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._popen = subprocess.Popen(
+                process = subprocess.Popen(
                     interpreter.command("verta_local.serving.nursery", [str(theirs.fileno())]),
                     stdin=subprocess.DEVNULL,
                     cwd=work_folder,
@@ -77,14 +102,17 @@ class Nursery:
                     start_new_session=True,
                 )
             except BaseException:
-                self._lane.close()
+                ours.close()
                 raise
-        threading.Thread(target=self._listen, name="nursery", daemon=True).start()
+        return cls(interpreter, ours, process)
 
-    def fork(self, environment: dict[str, str], libraries: list[str], descriptors: Sequence[int]) -> _Forked:
+    def fork(
+        self, environment: dict[str, str], libraries: list[str], descriptors: Sequence[int], work_folder: Path
+    ) -> _Forked:
         """A child with these variables; `descriptors` are its log, then its lanes. Raises: NurseryGone."""
+        order = {"environment": environment, "libraries": libraries, "folder": os.fspath(work_folder)}
         with self._fork_lock:
-            self._send({"fork": {"environment": environment, "libraries": libraries}}, descriptors)
+            self._send({"fork": order}, descriptors)
             with self._changed:
                 if not self._changed.wait_for(lambda: self._forked or not self.is_alive, _FORK_TIMEOUT_S):
                     self.is_alive = False
@@ -106,11 +134,10 @@ class Nursery:
             self._lane.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it has ended by itself
-        try:
-            self._popen.wait(5)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
+        self._listener.join(5)
+        if self._listener.is_alive():
+            self._process.kill()
+            self._listener.join()
 
     def _send(self, order: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         body = json.dumps(order).encode("ascii")
@@ -147,7 +174,30 @@ class Nursery:
                 pass  # it has ended as well
             child.has_code(-int(signal.SIGKILL))
         self._lane.close()
-        self._popen.wait()
+        self._process.wait()
+
+
+class _ForkedFromHere:
+    """A process that this one has forked."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._lock = threading.Lock()  # it is not signalled once it was collected: its id is free then
+        self._is_collected = False
+
+    def wait(self) -> None:
+        try:
+            os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
+            with self._lock:
+                os.waitpid(self._pid, 0)
+                self._is_collected = True
+        except ChildProcessError:  # the program around us has collected it
+            self._is_collected = True
+
+    def kill(self) -> None:
+        with self._lock:
+            if not self._is_collected:
+                os.kill(self._pid, signal.SIGKILL)
 
 
 class _Forked:
@@ -199,19 +249,91 @@ def _receive_exactly(lane: socket.socket, size: int) -> bytes | None:
     return bytes(found)
 
 
+# ---- at the start of the serving process ----
+
+
+def fork_from_here() -> Nursery | None:
+    """Forks the nursery from this process; for programs that do nothing but serve, when they start.
+
+    None where that would not be what a fresh interpreter is: on other systems than Linux, with threads, with options
+    of the interpreter, inside another program, or after modules came from the folder of the script. The caller has
+    not yet read what a model must not see: descriptors but the standard ones are closed there, memory is not wiped.
+    """
+    if not _is_as_fresh():
+        return None
+    interpreter = Interpreter.current()
+    path = interpreter.path_of_fork()
+    if path is None:
+        return None
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    ours, theirs = socket.socketpair()
+    try:
+        pid = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        return None
+    if pid:
+        theirs.close()
+        return Nursery(interpreter, ours, _ForkedFromHere(pid))
+    _end(theirs, ours, path)
+
+
+def _is_as_fresh() -> bool:
+    if sys.platform != "linux" or not all((sys.executable, sys.stdin, sys.stdout, sys.stderr)):
+        return False
+    if not is_own_program():
+        return False
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
+
+
+def _end(lane: socket.socket, other: socket.socket, path: list[str]) -> NoReturn:
+    """In the fork: forgets the program around it, is the nursery, and in a fork of that the child."""
+    code = 1
+    try:
+        other.close()
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(nothing, 1)
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if number > 2 and number != lane.fileno():
+                try:
+                    os.close(number)
+                except OSError:
+                    pass  # that of the listing itself
+        os.chdir("/")
+        sys.path[:] = path
+        sys.modules["__main__"] = types.ModuleType("__main__")  # as with -c: there is no file of it
+        code = _run(lane)
+    except SystemExit:
+        raise
+    except BaseException:
+        # As a fresh interpreter would: not what the program around this makes of an error.
+        sys.excepthook(*sys.exc_info())
+    sys.exit(code)
+
+
 # ---- in the nursery ----
 
 
 def main(arguments: list[str]) -> int:
     """Runs the nursery, and in a fork of it the child; `arguments` is the number of its socket."""
+    lane = socket.socket(fileno=int(arguments[0]))
+    lane.set_inheritable(False)
+    return _run(lane)
+
+
+def _run(lane: socket.socket) -> int:
     from verta_local.serving import child  # noqa: PLC0415 - only here: the serving process never needs these
     from verta_local.serving.frames import PASSED  # noqa: PLC0415 - as above
 
     for name in _NEEDED_TO_LOAD:
         importlib.import_module(name)
-    importlib.metadata.version("cloudpickle")  # so that the listing of site-packages is at hand, as long as it is true
-    lane = socket.socket(fileno=int(arguments[0]))
-    lane.set_inheritable(False)
     if hasattr(signal, "SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     name_process("verta nursery")
@@ -287,6 +409,10 @@ class _Keeper:
         self._wake_read.close()
         self._wake_write.close()
         os.setsid()
+        try:
+            os.chdir(order["folder"])
+        except OSError:
+            pass  # somebody deleted it: the model has no business there anyway
         log, *lanes = descriptors
         os.dup2(log, 1)
         os.dup2(log, 2)

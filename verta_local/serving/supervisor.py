@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verta_local.deployment_settings import ACCESS_LOG, DEFAULT_SLOW_S, check_slow_s
 from verta_local.serving.accesslog import AccessLog
@@ -23,6 +23,9 @@ from verta_local.serving.metrics import Metrics
 from verta_local.serving.process import BODY_LIMIT_BYTES, Program
 from verta_local.serving.routes import PREDICT_PREFIX
 from verta_local.serving.table import EndpointTable
+
+if TYPE_CHECKING:
+    from verta_local.serving.nursery import Nursery
 
 _DRAIN_S = 30.0
 _CHORES_EVERY_S = 2.0
@@ -37,7 +40,7 @@ class Supervisor:
 
     `admin_token` None leaves the admin routes out. `body_limit_bytes` bounds a request's body.
     The logs are in `log_folder` (by default in `state_folder`); a request that takes `slow_s` is marked as slow.
-    `may_fork` False starts a fresh interpreter for every model (see `launch`).
+    `may_fork` False starts a fresh interpreter for every model (see `launch`); `nursery`: a warm parent made before.
     Raises: ValueError for what is no host or port; OSError when the address cannot be bound; StateFolderError.
     """
 
@@ -54,6 +57,7 @@ class Supervisor:
         may_fork: bool = True,
         log_folder: Path | None = None,
         slow_s: float = DEFAULT_SLOW_S,
+        nursery: Nursery | None = None,
     ) -> None:
         self.host = host
         self.instance = secrets.token_hex(16)
@@ -71,7 +75,7 @@ class Supervisor:
             raise StateFolderError(
                 f"cannot write to {work_folder} ({error.strerror or error}): set VERTA_LOCAL_STATE to another folder"
             ) from None
-        self._launcher = Launcher(work_folder, may_fork)
+        self._launcher = Launcher(work_folder, may_fork, nursery)
         self.log_folder = log_folder or state_folder / "logs"
         self.access_log = AccessLog(self.log_folder / ACCESS_LOG, check_slow_s(slow_s))
         self.table = EndpointTable(self.log_folder, self._launcher, on_change)
@@ -141,7 +145,6 @@ class Supervisor:
                 number = getattr(signal, name, None)
                 if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, self._on_signal)
-        threading.Thread(target=self._flask_app, name="import-flask", daemon=True).start()
         threading.Thread(target=self._chores, name="chores", daemon=True).start()
         try:
             self.server.serve_until(lambda: self._stop_requests > 0)
@@ -161,7 +164,7 @@ class Supervisor:
         self.stop()
 
     def _flask_app(self) -> WsgiApplication:
-        """Flask is imported while the first model loads (it takes as long as a bare interpreter 15 times)."""
+        """Flask is imported for the first request that is none for a model: it takes as long as all of a start."""
         if self._app is None:
             with self._app_lock:
                 if self._app is None:
