@@ -20,7 +20,7 @@ from verta_store.listing import OPEN_SUFFIX, SEALED_SUFFIX
 from verta_store.records import ARTIFACTS
 
 from . import config
-from .private_file import write_private
+from .private_file import make_private_folder, write_private
 
 if TYPE_CHECKING:
     from verta_store import Store
@@ -62,7 +62,7 @@ def approve(digests: Iterable[str], author: str) -> None:
     for digest in digests:
         approvals[digest] = sorted({*approvals.get(digest, ()), author})
     file = _path()
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(file.parent)
     write_private(file, json.dumps(approvals, indent=1).encode("ascii"))
 
 

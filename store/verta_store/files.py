@@ -177,6 +177,20 @@ def make_folder(path: str, above: str) -> None:
         sync_folder(os.path.dirname(folder))
 
 
+def make_private_folder(path: str) -> None:
+    """Makes a folder, with those above it that are missing, for this user alone, whatever the umask: a cache's.
+
+    `os.makedirs` gives its mode to the last one only: whoever may write to one above it may replace it.
+    """
+    if path and not os.path.isdir(path):
+        make_private_folder(os.path.dirname(path))
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+
+
 class DurableFolders:
     """Makes folders below a root, and remembers which of them this process knows to be durable.
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from . import index_tables, packs, sealed_journals
+from . import files, index_tables, packs, sealed_journals
 from .catching_up import CatchUp, News
 
 _T = TypeVar("_T")
@@ -190,7 +190,7 @@ class IndexFile:
             return self._connection
         if self._path != ":memory:":
             try:
-                os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+                files.make_private_folder(os.path.dirname(self._path))
             except OSError:
                 self._path = ":memory:"
         connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from . import files
+
 _FAILURES = (sqlite3.Error, OSError, UnicodeEncodeError)
 
 
@@ -62,7 +64,7 @@ class LocalCache:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None or self._pid != os.getpid():
-            os.makedirs(os.path.dirname(self._path) or os.curdir, mode=0o700, exist_ok=True)
+            files.make_private_folder(os.path.dirname(self._path))
             connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
             try:
                 connection.execute("PRAGMA journal_mode = WAL")

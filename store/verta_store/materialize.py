@@ -157,14 +157,14 @@ class Materializer:
         """A new path on the file system of `top`."""
         if top == self._top:
             return self._temporary.new_name()
-        os.makedirs(top, mode=0o700, exist_ok=True)
+        files.make_private_folder(top)
         return os.path.join(top, f"{ids.random_hex(16)}.tmp")
 
     def _make_folder(self, top: str, path: str) -> None:
         if top == self._top:
             files.make_folder(path, self._root)
         else:
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            files.make_private_folder(path)
 
     def _make(self, top: str, source: str, target: str, digest: str) -> None:
         was_known = self._verified.knows(source, signature_of([source]))

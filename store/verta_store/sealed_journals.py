@@ -41,7 +41,7 @@ class SealedJournals:
             try:
                 descriptor = os.open(self._path, flags, 0o600)
             except FileNotFoundError:
-                os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+                files.make_private_folder(os.path.dirname(self._path))
                 descriptor = os.open(self._path, flags, 0o600)
             try:
                 if os.fstat(descriptor).st_size > _LONGEST_BYTES:

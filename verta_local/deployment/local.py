@@ -31,6 +31,7 @@ from verta_local.deployment_settings import (
 )
 from verta_local.errors import DeploymentError
 from verta_local.interpreter import Interpreter
+from verta_local.private_file import make_private_folder
 
 _LOCK_TIMEOUT_S = 60.0
 _TRIES = 20
@@ -217,7 +218,7 @@ def _start_lock() -> Iterator[None]:
 
     folder = config.serving_dir()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(folder)
         with FileLock(folder / "start.lock", timeout=_LOCK_TIMEOUT_S):
             yield
     except Timeout:  # an OSError too

@@ -17,6 +17,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from verta_local.private_file import make_private_folder
+
 _EVERY_S = 0.25
 _LIMIT_BYTES = 16 * 1024 * 1024  # then it becomes `<name>.1`
 _WAITING_LIMIT = 50_000  # lines that wait for a disk that hangs: 50 MB at most; then lines are dropped and counted
@@ -83,7 +85,7 @@ class AccessLog:
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             text = "".join([self._line(at, access) for at, access in lines])
             try:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private_folder(self.path.parent)
                 # Opened each time: another server of this user may have moved the file away.
                 descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
                 with os.fdopen(descriptor, "ab") as stream:

@@ -23,6 +23,7 @@ from typing import Any
 
 from verta_local import config
 from verta_local.interpreter import Interpreter
+from verta_local.private_file import make_private_folder
 
 _MARKER = "ready.json"
 _LIMIT_S = 1800.0  # for one step of an installer: a GPU build of PyTorch over a slow line
@@ -61,7 +62,7 @@ def environment_for(
     parent = Path(config.cache_dir()) / "environments"
     folder = parent / key
     try:
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(parent)
         with FileLock(parent / f"{key}.lock"):
             if not (folder / _MARKER).exists():
                 say(f"making an environment for {', '.join(pins)}")

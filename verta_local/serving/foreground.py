@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from verta_local import config
 from verta_local.deployment_settings import DEFAULT_SLOW_S, check_token, log_name
 from verta_local.interpreter import Interpreter
-from verta_local.private_file import write_private
+from verta_local.private_file import make_private_folder, write_private
 from verta_local.serving.background import state_of
 from verta_local.serving.endpoint import DEPLOYED, ERROR, Endpoint
 from verta_local.serving.logfile import LogFile
@@ -115,7 +115,7 @@ def serve_foreground(
         for model, program in zip(wanted, programs, strict=True):
             its_token = model.token if token is None and not no_token else token
             endpoints.append(supervisor.deploy_program(program, model.path, its_token, no_token))
-        state_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(state_file.parent)
         write_private(state_file, json.dumps(state_of(supervisor)).encode("ascii"))
     except (ValueError, OSError) as error:
         supervisor.abandon()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from verta_local.private_file import make_private_folder
+
 _LIMIT_BYTES = 8 * 1024 * 1024
 _TAIL_BYTES = 4 * 1024
 _TAIL_LINES = 25
@@ -19,7 +21,7 @@ class LogFile:
 
     def open_append(self) -> int:
         """A file descriptor for the child's output; the caller closes it. Rotates a large file first."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self.path.parent)
         if self.size_bytes() > _LIMIT_BYTES:
             os.replace(self.path, self.path.with_name(self.path.name + ".1"))
             self._answered_byte = 0

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from verta_local.deployment_settings import ACCESS_LOG, DEFAULT_SLOW_S, check_slow_s
+from verta_local.private_file import make_private_folder
 from verta_local.serving.accesslog import AccessLog
 from verta_local.serving.endpoint import Endpoint
 from verta_local.serving.front import Front, WsgiApplication
@@ -70,7 +71,7 @@ class Supervisor:
         self._app_lock = threading.Lock()
         work_folder = state_folder / "work"
         try:
-            work_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(work_folder)
         except OSError as error:
             raise StateFolderError(
                 f"cannot write to {work_folder} ({error.strerror or error}): set VERTA_LOCAL_STATE to another folder"
