@@ -47,7 +47,8 @@ def test_health_and_metadata(server: Any) -> None:
         "output": {"type": "VertaJson", "name": "", "value": [{"type": "VertaString", "name": "label"}]},
     }
     server.deploy("Echo", api=api)
-    assert server.request("GET", "/v2").json["extensions"] == ["binary_tensor_data"]
+    for path in ("/v2", "/v2/"):
+        assert server.request("GET", path).json["extensions"] == ["binary_tensor_data"]
     assert server.request("GET", "/v2/health/live").json == {"live": True}
     assert server.request("GET", "/v2/health/ready").json == {"ready": True}
     assert server.request("GET", "/v2/models/run-1/ready").json == {"name": "run-1", "ready": True}

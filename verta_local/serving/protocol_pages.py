@@ -24,6 +24,7 @@ def make_pages(supervisor: Supervisor) -> Blueprint:
     table = supervisor.table
 
     @pages.get("/v2")
+    @pages.get("/v2/")  # so it stands in the protocol's own OpenAPI description
     def server() -> Response:
         return jsonify(name="verta_local", version=__version__, extensions=["binary_tensor_data"])
 
