@@ -192,6 +192,7 @@ def test_a_model_that_hangs_again_and_again_ends_in_the_state_error(server: Any,
         ("ExitsAtLoad", ["SystemExit: no GPU found"]),
         ("FailsItsOwnTest", ["AssertionError: accuracy fell to 0.1"]),
         ("NoSuchModel", ["KeyError"]),
+        ("CannotSayWhyItBreaks", ["FileNotFoundError: index.ann is not what it was"]),
         ("LacksALibrary", ["Traceback of the user", "install it and deploy again"]),
     ],
 )

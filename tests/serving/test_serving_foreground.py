@@ -87,6 +87,7 @@ def test_a_taken_port_is_one_sentence(tools: Any) -> None:
     assert process.returncode == 1
     assert len(errors.strip().splitlines()) == 1
     assert "choose another port" in errors
+    assert "(Address already in use)" in errors
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,23 @@ def test_what_the_model_prints_is_seen(tools: Any) -> None:
     _, errors = process.communicate(timeout=10)
     assert "seen by the user" in errors
     assert process.returncode == 0
+
+
+def test_neither_a_runs_name_nor_a_requests_text_steers_the_terminal(tools: Any) -> None:
+    """Escape sequences set titles, move the cursor, and on some terminals answer as if typed."""
+    hostile = "\x1b]0;title\x07\x1b[2J\u202egnp.exe\rhidden"
+    process = _serve([tools.spec_of("Prints", run_name=hostile)], no_token=True)
+    assert process.stdout is not None
+    ((_, url, _, _),) = json.loads(process.stdout.readline())
+    DeployedModel(url).predict(f"{hostile} and text \u00e9")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=10)
+    assert "hidden and text \u00e9" in errors
+    broken = _serve([tools.spec_of("BreaksAtLoad", run_name=hostile)])
+    told = broken.communicate(timeout=15)[1]
+    assert "\\x1b]0;title" in told.splitlines()[-1]
+    for text in (errors, told):
+        assert all(letter.isprintable() or letter == "\n" for letter in text), ascii(text)
 
 
 def test_closing_the_terminal_ends_it_in_order(tools: Any, state_folder: Path) -> None:

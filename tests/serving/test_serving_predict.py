@@ -106,6 +106,17 @@ def test_the_server_and_the_model_live_after_any_exception(server: Any, name: st
     assert server.supervisor.table.get("run-1").status()["pid"] == pid
 
 
+@pytest.mark.parametrize("how", ["full", "closed", "replaced"])
+def test_a_model_whose_log_cannot_be_written_raises_as_any_other(server: Any, how: str) -> None:
+    if how == "full" and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    server.deploy("CannotWriteItsLog", threads=2)
+    pid = server.predict("pid").json
+    replies = [server.predict(how), server.predict(how), server.predict("again")]
+    assert [(reply.status, "what the model says" in reply.message) for reply in replies] == [(502, True)] * 3
+    assert server.predict("pid").json == pid
+
+
 def test_answers_that_are_not_plain_json(server: Any) -> None:
     pytest.importorskip("numpy")
     server.deploy("Answers")

@@ -34,7 +34,7 @@ ENGINE = [
     {"gc", "repair"},
 ]  # fmt: skip
 CLIENT = [
-    {"_version", "built_files", "errors", "private_file", "runtime"},
+    {"_version", "built_files", "errors", "plain_text", "private_file", "runtime"},
     {"artifacts", "client_settings", "code", "code_capture", "config", "config_files", "configuration", "conflicts",
      "credentials", "data_types", "deployment_settings", "display", "edited_modules", "environment", "frameworks",
      "images", "interpreter", "local_modules", "model_api", "model_formats", "modules", "observations", "pickling",

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         if os.environ.get("VERTA_LOCAL_DEBUG"):
             raise
-        from .terminal import plain  # noqa: PLC0415
+        from ..plain_text import plain  # noqa: PLC0415
 
         print(f"verta-local: {plain(str(error), keep_lines=True)}", file=sys.stderr)
         return 1

@@ -13,7 +13,8 @@ from verta_store.query import Query, SortKey, parse_sort_key
 from verta_store.records import ARTIFACTS, ATTRIBUTES, HYPERPARAMETERS, METRICS
 
 from .. import config
-from .terminal import plain, print_json, print_table, short, show_size, show_time, show_value
+from ..plain_text import plain
+from .terminal import print_json, print_table, short, show_size, show_time, show_value
 
 if TYPE_CHECKING:
     from verta_store import Store

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from verta_store import open_store
 
 from .. import config
-from .terminal import plain, print_json, print_table, show_size, show_time
+from ..plain_text import plain
+from .terminal import print_json, print_table, show_size, show_time
 
 if TYPE_CHECKING:
     from verta_store import Store

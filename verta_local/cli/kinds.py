@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from verta_store.query import Query
 from verta_store.records import ARTIFACTS, ATTRIBUTES, FIELDS
 
-from .terminal import plain, print_json, print_table, short, show_size, show_time, show_value
+from ..plain_text import plain
+from .terminal import print_json, print_table, short, show_size, show_time, show_value
 
 if TYPE_CHECKING:
     from verta_store import Store

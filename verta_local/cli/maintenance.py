@@ -6,8 +6,9 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
+from ..plain_text import plain
 from .commands import open_chosen_store
-from .terminal import plain, print_json, print_table, show_size, show_time
+from .terminal import print_json, print_table, show_size, show_time
 
 if TYPE_CHECKING:
     from verta_store.collected import Amount

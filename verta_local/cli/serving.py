@@ -9,8 +9,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..built_files import TOKEN_VARIABLE
+from ..plain_text import plain
 from .commands import open_chosen_store, row_of, run_of
-from .terminal import plain, print_json, print_table
+from .terminal import print_json, print_table
 
 if TYPE_CHECKING:
     from verta_store import Store

@@ -10,13 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-
-def plain(text: str, *, keep_lines: bool = False) -> str:
-    """The text with control characters written out: a name that was logged cannot move the cursor or set a title."""
-    return "".join(
-        c if (c == "\n" and keep_lines) or unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode()
-        for c in text
-    )
+from ..plain_text import plain
 
 
 def short(text: str, characters: int = 48) -> str:

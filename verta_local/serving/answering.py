@@ -5,13 +5,14 @@ Whatever the model raises, SystemExit and KeyboardInterrupt too, is an answer: a
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from verta_local.serving import frames, invocations, tensors, wire
 from verta_local.tracebacks import own_traceback, without_folders
@@ -69,7 +70,7 @@ class ModelAnswers(AnswersItself):
         logs = noted.logs()
         if not logs:
             return reply
-        print(f"runtime.log {json.dumps(logs)}", flush=True)
+        say(f"runtime.log {json.dumps(logs)}", sys.stdout)
         meta = {**(json.loads(reply.meta) if reply.meta else {}), "noted": logs}
         return Reply(reply.status, reply.body, json.dumps(meta).encode("ascii"))
 
@@ -94,7 +95,7 @@ class ModelAnswers(AnswersItself):
             return Reply(_MODEL_FAULT, _error(code, str(error)))
         except BaseException as error:
             text = own_traceback(error)
-            print(text, file=sys.stderr, flush=True)
+            say(text, sys.stderr)
             return Reply(_MODEL_FAULT, _error(code, without_folders(text)))
 
     def _predict(self, value: Any, meta: dict[str, Any], **more: Any) -> Any:
@@ -141,6 +142,15 @@ class ModelAnswers(AnswersItself):
             return Reply(_OK, content)
         headers = {"Inference-Header-Content-Length": str(json_bytes), "Content-Type": "application/octet-stream"}
         return Reply(_OK, content, json.dumps({"headers": headers}).encode("ascii"))
+
+
+def say(text: str, stream: TextIO | None) -> None:
+    """Writes to the model's log, if it can be written: a full disk must not cost an answer, nor what a model does.
+
+    (It may have closed the stream, or put something of its own in its place.)
+    """
+    with contextlib.suppress(Exception):
+        print(text, file=stream, flush=True)
 
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str]:

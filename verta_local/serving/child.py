@@ -19,7 +19,7 @@ from typing import Any
 
 from verta_local.errors import EnvironmentUnmet, LoadError
 from verta_local.serving import frames
-from verta_local.serving.answering import AnswersItself, ModelAnswers
+from verta_local.serving.answering import AnswersItself, ModelAnswers, say
 from verta_local.tracebacks import own_traceback
 
 _PROGRAM_NAME = "verta_local model"
@@ -67,7 +67,7 @@ def _report_failure(control: socket.socket, error: BaseException) -> None:
     message = f"{type(error).__name__}: {error}"
     # Of a LoadError: the user's traceback, where his code is to blame, and the sentence that says what to do.
     text = f"{error.traceback}\n{error}".strip() if isinstance(error, LoadError) else own_traceback(error)
-    print(text, file=sys.stderr, flush=True)
+    say(text, sys.stderr)
     report: dict[str, Any] = {"message": message, "traceback": text}
     if isinstance(error, EnvironmentUnmet):
         report["environment"] = {"missing": error.missing, "python": error.python}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from verta_local import config
 from verta_local.deployment_settings import DEFAULT_SLOW_S, check_token, log_name
 from verta_local.interpreter import Interpreter
+from verta_local.plain_text import plain
 from verta_local.private_file import make_private_folder, write_private
 from verta_local.serving.background import state_of
 from verta_local.serving.endpoint import DEPLOYED, ERROR, Endpoint
@@ -105,7 +107,8 @@ def serve_foreground(
     except OSError as error:
         _remove(folder)
         other = "host" if error.errno == errno.EADDRNOTAVAIL else "port"
-        return fail(f"cannot listen on {host}:{port} ({error.strerror or error}): choose another {other}")
+        reason = (error.strerror or str(error)).partition(" (while ")[0]  # Python adds where it tried
+        return fail(f"cannot listen on {host}:{port} ({reason}): choose another {other}")
     # So that `get_deployment_status()` and `verta-local predict` in another terminal find it.
     state_file = config.serving_dir() / f"foreground-{os.getpid()}.json"
     endpoints: list[Endpoint] = []
@@ -152,7 +155,7 @@ def _announce(
         if status["status"] == ERROR:
             time.sleep(2 * _FOLLOW_EVERY_S)  # lets the model's own output, its traceback too, come first
             if show_traceback or "Traceback" not in status["message"]:
-                print(status["message"], file=sys.stderr)
+                print(plain(status["message"], keep_lines=True), file=sys.stderr)
             name = status["run_name"] or status["run_id"]
             supervisor.exit_code = fail(f"the model of run {name} does not load: see its traceback above")
             supervisor.stop()
@@ -174,11 +177,12 @@ def _served(supervisor: Supervisor, endpoint: Endpoint) -> ServedModel:
 
 
 class _Shown:
-    """A log whose new lines are shown on stderr."""
+    """A log whose new lines are shown on stderr; strangers' requests are in it too, so nothing steers the terminal."""
 
     def __init__(self, path: Path, at_byte: int) -> None:
         self._path = path
         self._at_byte = at_byte
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a letter may be half written
         self._lock = threading.Lock()
 
     def follow(self) -> None:
@@ -200,7 +204,8 @@ class _Shown:
             except OSError:
                 return
             if text:
-                sys.stderr.write(text.decode("utf-8", "replace"))
+                lines = self._decoder.decode(text).replace("\r\n", "\n").replace("\r", "\n")
+                sys.stderr.write(plain(lines, keep_lines=True))
                 sys.stderr.flush()
 
 

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from verta_local.deployment_settings import ACCESS_LOG, DEFAULT_SLOW_S, check_slow_s
+from verta_local.plain_text import plain
 from verta_local.private_file import make_private_folder
 from verta_local.serving.accesslog import AccessLog
 from verta_local.serving.endpoint import Endpoint
@@ -184,6 +185,6 @@ class Supervisor:
 
 
 def fail(message: str) -> int:
-    """Prints one sentence on stderr; returns the exit code 1."""
-    print(f"verta-local: {message}", file=sys.stderr)
+    """Prints one sentence on stderr, names in it without what could steer the terminal; returns the exit code 1."""
+    print(f"verta-local: {plain(message, keep_lines=True)}", file=sys.stderr)
     return 1

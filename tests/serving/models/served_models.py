@@ -58,6 +58,30 @@ class RaisesNamed(Model):
         raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt, "ValueError": ValueError}[data](7)
 
 
+class CannotWriteItsLog(Model):
+    """Raises when nothing that is printed can be kept any more."""
+
+    def predict(self, data):
+        if data == "full":
+            full = os.open("/dev/full", os.O_WRONLY)
+            os.dup2(full, 1)
+            os.dup2(full, 2)
+        if data == "closed":
+            sys.stdout.close()
+            sys.stderr.close()
+        if data == "replaced":
+            sys.stdout = sys.stderr = object()
+        if data == "pid":
+            return os.getpid()
+        raise ValueError("what the model says")
+
+
+class CannotSayWhyItBreaks(Model):
+    def __init__(self, spec):
+        sys.stderr.close()
+        raise FileNotFoundError("index.ann is not what it was")
+
+
 class Sleeps(Model):
     def predict(self, data):
         time.sleep(data)
