@@ -1,7 +1,8 @@
 """The Flask application: health, metrics, and the admin routes by which this user's programs deploy and look.
 
-The admin routes need the token of the supervisor's private state file in the header `Verta-Local-Admin`, and refuse
-whatever a browser sends: they can start programs as this user.
+Where the server is open to the network, all but the health routes want a token: names of runs, counts and shapes are
+nobody's business who may not predict. The admin routes need the token of the supervisor's private state file in the
+header `Verta-Local-Admin`, and refuse whatever a browser sends: they can start programs as this user.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 from verta_local.deployment_settings import PROGRAM_SETTINGS, check_token
 from verta_local.interpreter import Interpreter
 from verta_local.serving.endpoint import DEPLOYED, STOPPED
-from verta_local.serving.guard import token_matches
+from verta_local.serving.guard import has_any_token, is_loopback, token_matches
 from verta_local.serving.process import DEFAULT_LOADER, Program
 from verta_local.serving.protocol_pages import make_pages
 from verta_local.serving.table import BadRequest, Stopping
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 ADMIN_PREFIX = "/admin/v1"
 ADMIN_HEADER = "Verta-Local-Admin"
 _LONGEST_WAIT_S = 30.0
+# What probes and load balancers ask, who have no token; and the files of the pages, which everybody has.
+_OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/ping", "/health"})
+_OPEN_PREFIXES = (ADMIN_PREFIX, "/pages/")
+_CHALLENGE = 'Basic realm="the token of a model as the password", charset="UTF-8"'
 
 
 def make_app(supervisor: Supervisor) -> Flask:
@@ -39,6 +44,7 @@ def make_app(supervisor: Supervisor) -> Flask:
     app.register_blueprint(make_pages(supervisor))
     app.register_blueprint(make_try_pages(supervisor))
     table = supervisor.table
+    wants_token = not is_loopback(supervisor.host)
 
     @app.errorhandler(HTTPException)
     def as_json(error: HTTPException) -> tuple[Response, int]:
@@ -53,6 +59,19 @@ def make_app(supervisor: Supervisor) -> Flask:
     def own_fault(error: Exception) -> tuple[Response, int]:
         app.logger.exception("a request failed")
         return jsonify(message=f"the server failed with {type(error).__name__}; its log says more"), 500
+
+    def has_token() -> bool:
+        tokens = [token for endpoint in table.all() for token in endpoint.tokens]
+        return has_any_token(request.environ, [*tokens, *([supervisor.admin_token] if supervisor.admin_token else [])])
+
+    @app.before_request
+    def token_on_the_network() -> tuple[Response, int, dict[str, str]] | None:
+        is_open = request.path in _OPEN_PATHS or request.path.startswith(_OPEN_PREFIXES)
+        if not wants_token or is_open or has_token():
+            return None
+        key = "error" if request.path.startswith("/v2") else "message"
+        text = "this server is open to the network: send the token of one of its models as Access-Token"
+        return jsonify({key: text}), 401, {"WWW-Authenticate": _CHALLENGE}
 
     @app.before_request
     def admin_only() -> tuple[Response, int] | None:
@@ -74,7 +93,10 @@ def make_app(supervisor: Supervisor) -> Flask:
     def ready() -> tuple[Response, int]:
         states = {endpoint.route: endpoint.state for endpoint in table.all()}
         is_ready = all(state == DEPLOYED for state in states.values())
-        return jsonify(status="ready" if is_ready else "not ready", models=states), 200 if is_ready else 503
+        found: dict[str, Any] = {"status": "ready" if is_ready else "not ready"}
+        if not wants_token or has_token():
+            found["models"] = states
+        return jsonify(found), 200 if is_ready else 503
 
     @app.get("/metrics")
     def metrics() -> Response:

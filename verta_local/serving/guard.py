@@ -6,9 +6,11 @@ page's own site when a name was re-bound to 127.0.0.1, and Origin or Sec-Fetch-S
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 import socket
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 # On every answer, errors too.
@@ -94,14 +96,39 @@ def token_refusal(environ: dict[str, Any], protected: HasTokens) -> str | None:
     wanted = protected.tokens
     if not wanted:
         return None
-    given = environ.get("HTTP_ACCESS_TOKEN", "")
-    if not given:
-        scheme, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        given = bearer.strip() if scheme.lower() == "bearer" else ""
+    given = _given_token(environ)
     if not given:
         return "the header Access-Token is missing"
-    is_good = any([token_matches(given, each) for each in wanted])  # a list: all are compared
-    return None if is_good else "the Access-Token is not the one of this model"
+    return None if _is_one_of(given, wanted) else "the Access-Token is not the one of this model"
+
+
+def has_any_token(environ: dict[str, Any], tokens: Iterable[str]) -> bool:
+    """Whether a request has one of the tokens: as for `token_refusal`, or as the password that a browser asks for."""
+    given = _given_token(environ) or _given_password(environ)
+    return bool(given) and _is_one_of(given, tokens)
+
+
+def _given_token(environ: dict[str, Any]) -> str:
+    given = str(environ.get("HTTP_ACCESS_TOKEN", ""))
+    if given:
+        return given
+    scheme, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return str(bearer).strip() if scheme.lower() == "bearer" else ""
+
+
+def _given_password(environ: dict[str, Any]) -> str:
+    scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        text = base64.b64decode(credentials.strip(), validate=True).decode("utf-8")
+    except ValueError:  # of base64, or of UTF-8
+        return ""
+    return text.partition(":")[2]
+
+
+def _is_one_of(given: str, tokens: Iterable[str]) -> bool:
+    return any([token_matches(given, each) for each in tokens])  # a list: all are compared
 
 
 def token_matches(given: str, wanted: str) -> bool:

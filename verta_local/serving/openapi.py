@@ -27,8 +27,8 @@ _ERRORS = {
 }
 
 
-def describe(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """The OpenAPI document of the models that are served now, as JSON values."""
+def describe(endpoints: Iterable[Endpoint], *, wants_token: bool = False) -> dict[str, Any]:
+    """The OpenAPI document of the models that are served now, as JSON values; `wants_token`: the metrics do too."""
     paths: dict[str, Any] = {}
     for endpoint in endpoints:
         api = endpoint.program.spec.get("api") or {}
@@ -52,6 +52,8 @@ def describe(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         ("/metrics", "Counts and times, for Prometheus."),
     ):
         paths[path] = {"get": {"summary": text, "responses": {"200": {"description": text}}}}
+    if wants_token:
+        paths["/metrics"]["get"]["security"] = [{"token": []}]
     return {
         "openapi": "3.1.0",
         "info": {"title": "Models served by verta_local", "version": __version__},

@@ -89,7 +89,7 @@ class Supervisor:
     @property
     def base_url(self) -> str:
         """Where this machine reaches the server."""
-        host = self.host if self.host not in ("0.0.0.0", "::", "") else "127.0.0.1"
+        host = self.host if self.host not in ("0.0.0.0", "::", "*", "") else "127.0.0.1"
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def url_of(self, endpoint: Endpoint) -> str:

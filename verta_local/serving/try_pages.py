@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, jsonify, render_template_string, send_from_directory
 
+from verta_local.serving.guard import is_loopback
 from verta_local.serving.openapi import describe, example_of, schema_of
 from verta_local.serving.routes import PREDICT_PREFIX
 
@@ -29,7 +30,7 @@ def make_try_pages(supervisor: Supervisor) -> Blueprint:
 
     @pages.get("/openapi.json")
     def openapi() -> Response:
-        return jsonify(describe(table.all()))
+        return jsonify(describe(table.all(), wants_token=not is_loopback(supervisor.host)))
 
     @pages.get("/")
     def index() -> str:
