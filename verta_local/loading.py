@@ -14,7 +14,6 @@ import io
 import linecache
 import os
 import pickle
-import pickletools
 import platform
 import sys
 import warnings
@@ -27,7 +26,7 @@ from verta_store.errors import StoreError
 
 from .errors import EnvironmentUnmet, LoadError
 from .frameworks import FILE_METHOD, predictor
-from .requirements import unmet_pins
+from .installed import unmet_pins
 from .stored_modules import CONFIG_FILE, INIT_FILE, ModuleTree, borrowed, install
 from .tracebacks import own_traceback
 from .trust import code_of, is_trusted
@@ -361,6 +360,8 @@ def _check_python(spec: Mapping[str, Any], data: bytes) -> None:
 
 def _holds_code(data: bytes) -> bool:
     """Whether cloudpickle wrote functions by value: it then names Python's type of code objects."""
+    import pickletools  # noqa: PLC0415 - start-up time of a served model
+
     strings = {argument for _, argument, _ in pickletools.genops(data) if isinstance(argument, str)}
     return "CodeType" in strings and "_builtin_type" in strings
 

@@ -1,4 +1,4 @@
-"""Requirements as exact pins, and what a Python environment lacks of them.
+"""Requirements as exact pins.
 
 Source of the rules: `log_requirements` of Verta's first releases. Differs: an import name is found without
 importing it, our own name is injected in place of `verta` (which names something unrelated on PyPI today),
@@ -7,35 +7,22 @@ importing it, our own name is injected in place of `verta` (which names somethin
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._version import __version__
+from .installed import OWN_CANONICAL_NAME, canonical, exact_version, parse, version_of
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 OWN_NAME = "verta_local"
-_OWN_CANONICAL_NAME = "verta-local"
-
-
-@dataclass(frozen=True)
-class UnmetPin:
-    """A pin that this environment does not satisfy; `installed` is the version that is there, or None."""
-
-    pin: str
-    installed: str | None
-
-    def __str__(self) -> str:
-        return f"{self.pin} ({self.installed} is installed)" if self.installed else f"{self.pin} (not installed)"
 
 
 def pin_requirements(requirements: list[str] | str | os.PathLike[str]) -> list[str]:
@@ -62,7 +49,7 @@ def pin_requirements(requirements: list[str] | str | os.PathLike[str]) -> list[s
 
 def own_pins() -> list[str]:
     """The two pins that every list of requirements ends with: this package, and what pickles models."""
-    return [f"{OWN_NAME}=={__version__}", f"cloudpickle=={_installed('cloudpickle')}"]
+    return [f"{OWN_NAME}=={__version__}", f"cloudpickle=={version_of('cloudpickle')}"]
 
 
 def pin_or_keep(lines: Iterable[str]) -> list[str]:
@@ -87,7 +74,7 @@ def is_requirement(line: str) -> bool:
     if line.startswith("-") or _ADDRESS.match(line):
         return False
     try:
-        _parse(_without_options(line))
+        parse(_without_options(line))
     except ValueError:
         return False
     return True
@@ -110,7 +97,7 @@ def installed_pins() -> list[str]:
         metadata = distribution.metadata
         # A half-removed distribution has no name; of two with one name the first is what is imported.
         if metadata is not None and metadata["Name"]:
-            found.setdefault(_canonical(metadata["Name"]), f"{metadata['Name']}=={metadata['Version']}")
+            found.setdefault(canonical(metadata["Name"]), f"{metadata['Name']}=={metadata['Version']}")
     return [found[name] for name in sorted(found)]
 
 
@@ -118,8 +105,8 @@ def _pin_lines(lines: Iterable[str], *, says_bare_names: bool = True) -> list[st
     pins: dict[str, str] = {}
     replaced: list[str] = []
     for line in lines:
-        requirement = _parse(_without_options(line))
-        name = _canonical(requirement.name)
+        requirement = parse(_without_options(line))
+        name = canonical(requirement.name)
         if name == "verta":
             warnings.warn(
                 f"requirement {line!r} is left out: 'verta' on PyPI is another project today; "
@@ -129,9 +116,9 @@ def _pin_lines(lines: Iterable[str], *, says_bare_names: bool = True) -> list[st
             continue
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue  # as pip does: not for this Python or platform
-        if name not in (_OWN_CANONICAL_NAME, "cloudpickle"):
+        if name not in (OWN_CANONICAL_NAME, "cloudpickle"):
             pin = _pin(requirement)
-            if _exact_version(requirement) is None and (says_bare_names or requirement.specifier):
+            if exact_version(requirement) is None and (says_bare_names or requirement.specifier):
                 replaced.append(f"{line!r} to {pin}")
             _add(pins, pin)
         else:
@@ -142,62 +129,6 @@ def _pin_lines(lines: Iterable[str], *, says_bare_names: bool = True) -> list[st
             stacklevel=4,
         )
     return list(pins.values())
-
-
-def unmet_pins(pins: Iterable[str]) -> list[UnmetPin]:
-    """Return the pins that this environment does not satisfy, in their order.
-
-    Two pins are ours, not the user's, and are read with tolerance. `verta_local` is always met: what loads
-    the model is verta_local, and a store of a format too new is refused by the engine. `cloudpickle` is met
-    by any version that is not older: it reads what its earlier versions wrote.
-    """
-    unmet = []
-    for pin in pins:
-        plain = _PLAIN_PIN.fullmatch(pin)
-        if plain and (
-            _canonical(plain["name"]) == _OWN_CANONICAL_NAME or _installed(plain["name"]) == plain["version"]
-        ):
-            continue  # the usual case, without the 20 ms that importing `packaging` takes from a model's start
-        found = _unmet_pin(pin)
-        if found is not None:
-            unmet.append(found)
-    return unmet
-
-
-_PLAIN_PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9._+!-]+)")
-
-
-def _unmet_pin(pin: str) -> UnmetPin | None:
-    from packaging.version import InvalidVersion, Version  # noqa: PLC0415 - start-up time
-
-    requirement = _parse(pin)
-    name = _canonical(requirement.name)
-    if name == _OWN_CANONICAL_NAME or (requirement.marker is not None and not requirement.marker.evaluate()):
-        return None
-    installed = _installed(requirement.name)
-    if installed is None and name == "cloudpickle":
-        # A served model's own environment has no cloudpickle: it is lent that of the server.
-        installed = getattr(importlib.import_module(name), "__version__", None)
-    if installed is None:
-        return UnmetPin(pin, None)
-    exact = _exact_version(requirement)
-    try:
-        met = requirement.specifier.contains(installed, prereleases=True)
-        if name == "cloudpickle" and exact is not None:
-            met = Version(installed) >= Version(exact)
-    except InvalidVersion:  # a version of before PEP 440: only equal text is known to be equal
-        met = installed == exact
-    return None if met else UnmetPin(pin, installed)
-
-
-def missing_requirements(pins: Iterable[str]) -> list[str]:
-    """Return a text for each pin that this environment does not satisfy: the pin, and what is there instead.
-
-    Example:
-        >>> missing_requirements(["no-such-thing==1.0"])
-        ['no-such-thing==1.0 (not installed)']
-    """
-    return [str(each) for each in unmet_pins(pins)]
 
 
 # Reading what the user gave
@@ -271,47 +202,18 @@ def _without_comment(line: str) -> str:
     return re.sub(r"(?:^|\s)#.*", "", line).strip()
 
 
-def _parse(line: str) -> Requirement:
-    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - start-up time
-
-    try:
-        return Requirement(line)
-    except InvalidRequirement:
-        raise ValueError(f"{line!r} is not a requirement; write it as 'name==version' or 'name'") from None
-
-
 # Names and versions
-
-
-def _canonical(name: str) -> str:
-    """The form of a name that PEP 503 compares by."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _exact_version(requirement: Requirement) -> str | None:
-    """The version of `==` or `===`, None where the requirement leaves a choice."""
-    for clause in requirement.specifier:
-        if clause.operator in ("==", "===") and not clause.version.endswith("*"):
-            return clause.version
-    return None
 
 
 def _pin(requirement: Requirement) -> str:
     name = requirement.name
-    installed = _installed(name)
+    installed = version_of(name)
     if installed is None:
         found = _distribution_of_import(name)
         if found is not None:
             name, installed = found
     extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
-    version = _exact_version(requirement) or installed
+    version = exact_version(requirement) or installed
     if version is None:
         if name in sys.stdlib_module_names:
             raise ValueError(f"requirement {name!r} is a part of Python's standard library; leave it out")
@@ -336,7 +238,7 @@ def _distribution_of_import(name: str) -> tuple[str, str] | None:
         else:
             modules = {file.parts[0].split(".")[0] for file in distribution.files or () if file.parts}
         if name in modules and distribution.metadata["Name"]:
-            found[_canonical(distribution.metadata["Name"])] = distribution
+            found[canonical(distribution.metadata["Name"])] = distribution
     if len(found) > 1:
         raise ValueError(
             f"requirement {name!r} is brought by several installed distributions, "
@@ -348,8 +250,8 @@ def _distribution_of_import(name: str) -> tuple[str, str] | None:
 
 
 def _check_injected(requirement: Requirement, line: str) -> None:
-    own = _canonical(requirement.name) == _OWN_CANONICAL_NAME
-    running = __version__ if own else _installed("cloudpickle")
+    own = canonical(requirement.name) == OWN_CANONICAL_NAME
+    running = __version__ if own else version_of("cloudpickle")
     # A range that the running version is not in is a contradiction just as another exact version is.
     if running is None or not requirement.specifier.contains(running, prereleases=True):
         raise ValueError(
@@ -359,6 +261,6 @@ def _check_injected(requirement: Requirement, line: str) -> None:
 
 
 def _add(pins: dict[str, str], pin: str) -> None:
-    name = _canonical(re.split(r"[\[=]", pin, maxsplit=1)[0])
+    name = canonical(re.split(r"[\[=]", pin, maxsplit=1)[0])
     if pins.setdefault(name, pin) != pin:
         raise ValueError(f"requirement {name!r} is given twice: as {pins[name]} and as {pin}")

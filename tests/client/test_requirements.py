@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from verta_local import __version__
-from verta_local.requirements import UnmetPin, missing_requirements, pin_requirements, unmet_pins
+from verta_local.installed import UnmetPin, missing_requirements, unmet_pins
+from verta_local.requirements import pin_requirements
 
 NUMPY = f"numpy=={importlib.metadata.version('numpy')}"
 CLOUDPICKLE = f"cloudpickle=={importlib.metadata.version('cloudpickle')}"

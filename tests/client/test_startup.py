@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from verta_local import Client
+from verta_local.deployment import DeployedModel
 
 HEAVY = {"flask", "pandas", "sqlite_utils", "cloudpickle", "waitress", "numpy", "packaging", "http", "multiprocessing"}
 # Of the standard library: `dataclasses` brings `inspect`, `ast` and `tokenize`, a quarter of what Python itself takes.
@@ -61,3 +62,56 @@ def _cpu_s(arguments: list[str]) -> float:
         after = os.times()
         found.append(after.children_user + after.children_system - before.children_user - before.children_system)
     return min(found)
+
+
+def doubles() -> type:
+    """A class that travels by value."""
+
+    class Doubles:
+        def predict(self, data):  # type: ignore[no-untyped-def]
+            return 2 * data
+
+    return Doubles
+
+
+# What the pages, the other protocols, and requirements that are not met need; none of it before the first prediction.
+NOT_TO_SERVE = {
+    "flask",
+    "werkzeug",
+    "jinja2",
+    "packaging",
+    "sqlite_utils",
+    "ssl",
+    "email",
+    "csv",
+    "zipfile",
+    "tempfile",
+}
+NOT_TO_SERVE |= {"importlib.metadata", "http", "urllib.request", "multiprocessing", "concurrent.futures", "pickletools"}
+NOT_TO_SERVE |= {"verta_local.serving.tensors", "verta_local.serving.invocations", "verta_local.requirements"}
+
+
+def test_serving_the_first_prediction_brings_no_library_that_is_not_needed(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = client.set_experiment_run()
+    run.log_model(doubles(), custom_modules=[])
+    run.log_requirements([])
+    client.flush()
+    monkeypatch.delenv("PYTHONPROFILEIMPORTTIME", raising=False)
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1", "VERTA_LOCAL_HTTP_SERVER": "waitress"}
+    command = [sys.executable, "-m", "verta_local", "--store", client.store_path, "serve", run.id, "--token", "t"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        url = next(line.split()[1] for line in process.stdout if line.strip().startswith("url"))
+        assert DeployedModel(url, "t").predict(21) == 42
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    lines = [line.rpartition("|")[2].strip() for line in errors.splitlines() if line.startswith("import time:")]
+    imported = set(lines)
+    assert {"waitress", "verta_local.serving.answering", "verta_local.installed"} <= imported
+    assert {name for name in NOT_TO_SERVE if name in imported} == set()
+    if sys.platform == "linux":
+        assert lines.count("site") == 1  # one interpreter was started: the model's process is a fork

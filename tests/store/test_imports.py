@@ -37,7 +37,7 @@ CLIENT = [
     {"_version", "built_files", "errors", "plain_text", "private_file", "runtime"},
     {"artifacts", "client_settings", "code", "code_capture", "config", "config_files", "configuration", "conflicts",
      "credentials", "data_types", "deployment_settings", "display", "edited_modules", "environment", "frameworks",
-     "images", "interpreter", "local_modules", "model_api", "model_formats", "modules", "observations", "pickling",
+     "images", "installed", "interpreter", "local_modules", "model_api", "model_formats", "modules", "observations", "pickling",
      "progress", "requirements", "run_status", "stored_modules", "system_metrics", "tracebacks", "trust", "values",
      "visibility"},
     {"deployment", "entity", "loading", "model", "serving"},

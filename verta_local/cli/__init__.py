@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -9,12 +10,24 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, 1 for an error, 2 for misuse."""
-    from .parser import make_parser  # noqa: PLC0415 - start-up time of whoever imports the package
+    if arguments is not None:
+        return _run(arguments)
+    gc.disable()  # modules are no garbage: looking for some among them takes a twentieth of a start
+    try:
+        return _run(sys.argv[1:], is_program=True)
+    finally:
+        gc.enable()
 
-    parser = make_parser()
-    options = parser.parse_args(arguments)
+
+def _run(arguments: Sequence[str], is_program: bool = False) -> int:
+    from .parser import make_parser, parse  # noqa: PLC0415 - start-up time of whoever imports the package
+
+    options = parse(arguments)
+    if is_program:
+        gc.freeze()
+        gc.enable()
     if options.run is None:
-        parser.print_help()
+        make_parser().print_help()
         return 2
     try:
         code: int = options.run(options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sqlite3
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -212,6 +211,8 @@ def _print_artifacts(records: dict[str, Any]) -> None:
 
 def query(options: argparse.Namespace) -> int:
     """`verta-local query SQL`"""
+    import sqlite3  # noqa: PLC0415 - start-up time
+
     from sqlite_utils import Database  # noqa: PLC0415 - start-up time
 
     store = open_chosen_store(options)

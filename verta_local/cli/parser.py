@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .._version import __version__
 from . import commands, doctor, maintenance, serving
@@ -17,8 +18,23 @@ example:
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser; the chosen command's function is in `run`."""
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line; the chosen command's function is in `run`, None where none is chosen."""
+    words = list(arguments)
+    while words and words[0].startswith("--store"):
+        del words[: 1 if "=" in words[0] else 2]
+    return make_parser(words[0] if words else "").parse_args(arguments)
+
+
+class _Unused:
+    """A command that was not chosen."""
+
+    def add_argument(self, *words: Any, **settings: Any) -> None:
+        """Nobody will read it."""
+
+
+def make_parser(only: str = "") -> argparse.ArgumentParser:
+    """The parser of all commands; of one where there is one of that name: making all takes longer than `--version`."""
     parser = argparse.ArgumentParser(
         prog="verta-local",
         description="A local-first, file-backed experiment store that deploys classes as models.",
@@ -30,7 +46,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     group = parser.add_subparsers(metavar="COMMAND", title="commands")
 
-    def add(name: str, run: Callable[[argparse.Namespace], int], about: str, example: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], about: str, example: str
+    ) -> argparse.ArgumentParser | _Unused:
+        if only not in ("", name):
+            return _Unused()
         command = group.add_parser(
             name,
             help=about,
@@ -43,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    def add_process_settings(command: argparse.ArgumentParser) -> None:
+    def add_process_settings(command: argparse.ArgumentParser | _Unused) -> None:
         command.add_argument("--trust", action="store_true", help="run the code that others logged, from now on")
         command.add_argument("--replicas", type=int, default=None, help="processes of each model (1)")
         command.add_argument("--threads", type=int, default=None, help="predictions at a time in each process (4)")
@@ -207,4 +227,4 @@ def make_parser() -> argparse.ArgumentParser:
     )
     query.add_argument("sql", help="one SELECT; the tables are described in store/README.md")
     query.add_argument("--json", action="store_true", help="for programs")
-    return parser
+    return parser if group.choices else make_parser()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 
 def serve(options: argparse.Namespace) -> int:
     """`verta-local serve RUN ...` and `verta-local serve --all`"""
+    gc.disable()  # until it serves, see `cli.main`
+    try:
+        return _serve(options)
+    finally:
+        gc.enable()
+
+
+def _serve(options: argparse.Namespace) -> int:
     from ..serving import serve_foreground  # noqa: PLC0415 - start-up time
     from ..serving.nursery import fork_from_here  # noqa: PLC0415 - start-up time
 
@@ -34,8 +43,12 @@ def serve(options: argparse.Namespace) -> int:
 
     if options.all == bool(options.runs):
         raise ValueError("say which runs to serve, or --all for those that are deployed on this machine")
-    nursery = fork_from_here()  # before the store is open: a fork has nothing of it
+    # Before the store is open: a fork has nothing of it. These two import what loads a model, as we do from here on.
+    nursery = fork_from_here(("verta_store.contents", "verta_local.trust"))
     models = _deployed(open_chosen_store(options), options) if options.all else _named(options)
+    if nursery is not None:  # this process does nothing else: what is there now, stays
+        gc.freeze()
+    gc.enable()
     code: int = serve_foreground(
         models,
         host=options.host,

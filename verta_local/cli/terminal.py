@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 import unicodedata
@@ -42,6 +41,8 @@ def show_time(at_ms: int) -> str:
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns as wide as their longest cell; in a terminal the last column is cut at its edge."""
+    import shutil  # noqa: PLC0415 - start-up time
+
     table = [list(header), *(list(row) for row in rows)]
     widths = [max(_width(row[column]) for row in table) for column in range(len(header))]
     edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0

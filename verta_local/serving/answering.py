@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from verta_local.serving import frames, invocations, tensors, wire
+from verta_local.serving import frames, wire
 from verta_local.tracebacks import own_traceback, without_folders
 
 _OK = 200
@@ -115,6 +115,8 @@ class ModelAnswers(AnswersItself):
             raise wire.BadBody("the model has no batch_predict(): send its rows one by one to predict()")
         if not isinstance(value, dict) or not {"columns", "data"} <= value.keys():
             raise wire.BadBody('the body of batch-predict is a table: {"columns": [..], "index": [..], "data": [[..]]}')
+        from verta_local.serving import invocations  # noqa: PLC0415 - start-up time
+
         answer = self._batch(invocations.table_of(value, "batch-predict"), meta)
         pandas: Any = importlib.import_module("pandas")
         if isinstance(answer, pandas.Series):
@@ -123,6 +125,8 @@ class ModelAnswers(AnswersItself):
 
     def _invocation(self, body: bytes, meta: dict[str, Any]) -> bytes:
         """MLflow's scoring protocol."""
+        from verta_local.serving import invocations  # noqa: PLC0415 - start-up time
+
         asked = invocations.read(body, str(meta.get("content_type") or ""))
         more: dict[str, Any] = {}
         if asked.params:
@@ -135,6 +139,8 @@ class ModelAnswers(AnswersItself):
 
     def _inference(self, body: bytes, meta: dict[str, Any]) -> Reply:
         """The Open Inference Protocol, version 2."""
+        from verta_local.serving import tensors  # noqa: PLC0415 - start-up time
+
         asked = tensors.read_request(body, meta.get("json_bytes"))
         answer = self._predict(asked.value, meta)
         content, json_bytes = tensors.write_response(answer, asked, str(meta.get("model") or self._name), self._name)

@@ -252,8 +252,10 @@ def _receive_exactly(lane: socket.socket, size: int) -> bytes | None:
 # ---- at the start of the serving process ----
 
 
-def fork_from_here() -> Nursery | None:
+def fork_from_here(modules: Sequence[str] = ()) -> Nursery | None:
     """Forks the nursery from this process; for programs that do nothing but serve, when they start.
+
+    `modules` are imported before: what loads a model and the caller need both.
 
     None where that would not be what a fresh interpreter is: on other systems than Linux, with threads, with options
     of the interpreter, inside another program, or after modules came from the folder of the script. The caller has
@@ -265,8 +267,11 @@ def fork_from_here() -> Nursery | None:
     path = interpreter.path_of_fork()
     if path is None:
         return None
+    for name in modules:
+        importlib.import_module(name)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    gc.freeze()
     ours, theirs = socket.socketpair()
     try:
         pid = os.fork()
@@ -334,6 +339,8 @@ def _run(lane: socket.socket) -> int:
 
     for name in _NEEDED_TO_LOAD:
         importlib.import_module(name)
+    gc.freeze()
+    gc.enable()  # of whoever forked this
     if hasattr(signal, "SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     name_process("verta nursery")
