@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,47 @@ class Server:
         assert not self._thread.is_alive(), "the server did not stop"
 
 
+class Load:
+    """Clients that ask without a pause until they are told to stop; each keeps its connection, or takes new ones."""
+
+    def __init__(
+        self, server: Server, count: int, route: str = "run-1", data: Any = None, *, keep_alive: bool = True
+    ) -> None:
+        self._keep_alive = keep_alive
+        self._stop = threading.Event()
+        self._port, self._route, self._data = server.port, route, json.dumps(data)
+        self._lock = threading.Lock()
+        self.seen: Counter[tuple[int, str]] = Counter()
+        self.failures: list[str] = []
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=15)
+        while not self._stop.is_set():
+            try:
+                connection.request("POST", f"/api/v1/predict/{self._route}", self._data)
+                answer = connection.getresponse()
+                found = answer.status, answer.read().decode()
+            except Exception as error:
+                self.failures.append(repr(error))
+                return
+            with self._lock:
+                self.seen[found] += 1
+            if not self._keep_alive:
+                connection.close()  # and opens again with the next request
+        connection.close()
+
+    def stop(self) -> Counter[tuple[int, str]]:
+        """(status, body) -> how often; every request was answered."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(15)
+        assert self.failures == []
+        return self.seen
+
+
 @pytest.fixture
 def server(state_folder: Path) -> Iterator[Server]:
     server = Server(state_folder / "server")
@@ -199,4 +241,5 @@ def tools() -> Any:
     for function in (spec_of, processes_of, eventually, in_background):
         setattr(Tools, function.__name__, staticmethod(function))
     Tools.LOADER = LOADER  # type: ignore[attr-defined]
+    Tools.Load = Load  # type: ignore[attr-defined]
     return Tools

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,9 +131,10 @@ def _(server: Any, tools: Any, make_server: Any) -> str:
     command = [sys.executable, "-c", program, json.dumps(tools.spec_of("Sleeps")), tools.LOADER]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    model = DeployedModel(process.stdout.readline().strip())
-    waiting = tools.in_background(lambda: model.predict(2.0))
-    time.sleep(0.7)
+    url = process.stdout.readline().strip()
+    metrics_url = f"http://{urllib.parse.urlsplit(url).netloc}/metrics"
+    waiting = tools.in_background(lambda: DeployedModel(url).predict(2.0))
+    tools.eventually(lambda: b'verta_in_flight{route="run-1"} 1' in urllib.request.urlopen(metrics_url).read())
     group = process.pid
     process.send_signal(signal.SIGTERM)
     answered = waiting() == 2.0
@@ -175,24 +178,12 @@ def _(server: Any, tools: Any, make_server: Any) -> str:
 @row("another model at the same URL, under load")
 def _(server: Any, tools: Any, make_server: Any) -> str:
     server.deploy("Name", version=0)
-    stop = threading.Event()
-    seen: list[tuple[int, Any]] = []
-
-    def ask() -> None:
-        while not stop.is_set():
-            reply = server.predict(None)
-            seen.append((reply.status, reply.json))
-
-    clients = [threading.Thread(target=ask) for _ in range(4)]
-    for client in clients:
-        client.start()
+    load = tools.Load(server, 4, keep_alive=False)
     for version in (1, 2, 3):
         server.deploy("Name", version=version)
-    stop.set()
-    for client in clients:
-        client.join()
-    assert len(seen) > 10
-    return f"{sum(status != 200 for status, _ in seen)} requests are lost"
+    seen = load.stop()
+    assert sum(seen.values()) > 10
+    return f"{sum(count for (status, _), count in seen.items() if status != 200)} requests are lost"
 
 
 @row("the queue is full")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import signal
-import threading
 import time
 from collections import Counter
 from typing import Any
@@ -14,44 +11,9 @@ from typing import Any
 import pytest
 
 
-class Load:
-    """Clients with keep-alive connections that ask without a pause until they are told to stop."""
-
-    def __init__(self, server: Any, count: int, route: str = "run-1", data: Any = None) -> None:
-        self._stop = threading.Event()
-        self._port, self._route, self._data = server.port, route, json.dumps(data)
-        self._lock = threading.Lock()
-        self.seen: Counter[tuple[int, str]] = Counter()
-        self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(count)]
-        for thread in self._threads:
-            thread.start()
-
-    def _ask(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=15)
-        while not self._stop.is_set():
-            try:
-                connection.request("POST", f"/api/v1/predict/{self._route}", self._data)
-                answer = connection.getresponse()
-                found = answer.status, answer.read().decode()
-            except Exception as error:
-                self.failures.append(repr(error))
-                return
-            with self._lock:
-                self.seen[found] += 1
-        connection.close()
-
-    def stop(self) -> Counter[tuple[int, str]]:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(15)
-        assert self.failures == []
-        return self.seen
-
-
-def test_ten_upgrades_under_load_of_keep_alive_clients_lose_no_request(server: Any) -> None:
+def test_ten_upgrades_under_load_of_keep_alive_clients_lose_no_request(server: Any, tools: Any) -> None:
     server.deploy("Name", version=0)
-    load = Load(server, 8)
+    load = tools.Load(server, 8)
     for version in range(1, 11):
         assert server.deploy("Name", version=version).state == "deployed"
     seen = load.stop()
@@ -60,9 +22,9 @@ def test_ten_upgrades_under_load_of_keep_alive_clients_lose_no_request(server: A
     assert sum(seen.values()) > 100
 
 
-def test_another_run_at_the_path_takes_over_without_a_lost_request(server: Any) -> None:
+def test_another_run_at_the_path_takes_over_without_a_lost_request(server: Any, tools: Any) -> None:
     server.deploy("Name", run_id="a", version="a", path="best")
-    load = Load(server, 4, "project-1/best")
+    load = tools.Load(server, 4, "project-1/best")
     for run_id in ("b", "c"):
         server.deploy("Name", run_id=run_id, version=run_id, path="best")
         time.sleep(0.1)
@@ -108,7 +70,7 @@ def test_replicas_are_processes_and_share_the_requests(server: Any, tools: Any) 
 def test_a_dead_replica_is_replaced_and_the_others_go_on(server: Any, tools: Any) -> None:
     endpoint = server.deploy("PidAfter", replicas=2)
     first, second = endpoint.status()["pids"]
-    load = Load(server, 2, data=0)
+    load = tools.Load(server, 2, data=0)
     os.kill(first, signal.SIGKILL)
     tools.eventually(lambda: len(set(endpoint.status()["pids"]) - {first}) == 2)
     seen = load.stop()
@@ -204,9 +166,9 @@ def test_a_canary_that_dies_again_and_again_is_ended(server: Any, tools: Any) ->
     assert "the canary of run b was ended" in endpoint.status()["failure"]["message"]
 
 
-def test_canaries_come_and_go_under_load_without_a_lost_request(server: Any) -> None:
+def test_canaries_come_and_go_under_load_without_a_lost_request(server: Any, tools: Any) -> None:
     server.deploy("Name", run_id="a", version="a", path="best")
-    load = Load(server, 4, "project-1/best")
+    load = tools.Load(server, 4, "project-1/best")
     for number in range(3):
         server.deploy("Name", run_id=f"b{number}", version=number, path="best", canary="30%")
         time.sleep(0.1)
