@@ -14,6 +14,7 @@ import pytest
 import verta_local
 from verta_local import Client
 from verta_local.cli.parser import make_parser
+from verta_local.cli.terminal import print_json
 
 
 def cli(*arguments: str, stdin: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -121,6 +122,17 @@ def test_what_was_logged_cannot_steer_the_terminal(store: Client) -> None:
     for arguments in (["ls"], ["show", "evil \x1b]0;title\x07 \x1b[2J"]):
         done = cli(*arguments)
         assert "evil" in done.stdout and "\x1b" not in done.stdout and "\x07" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "text", ["\x7f", "\x9b31m", "\u202ex", "\ud800", "\U000e0001", "\x00", "a\nb", "\u00e9\u3042\U0001f600"]
+)
+def test_json_for_programs_is_the_value_and_cannot_steer_the_terminal(text: str, capsys: Any) -> None:
+    print_json({text: [text, 1.5, None]}, indent=None)
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {text: [text, 1.5, None]}
+    assert all(letter.isprintable() for letter in shown.rstrip("\n"))
+    assert text in shown or not text.isprintable()
 
 
 def test_verify_tells_a_sound_store_from_a_damaged_one(store: Client) -> None:

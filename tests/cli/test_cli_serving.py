@@ -152,6 +152,34 @@ def test_logs_show_what_the_model_printed_and_its_requests(store: Client) -> Non
     assert end(again) == "asked later\n"  # not the lines of the server before
 
 
+def test_names_and_log_lines_cannot_steer_the_terminal(store: Client, tmp_path: Path) -> None:
+    """On any command about serving; a prediction's input is a stranger's text too."""
+    hostile = "evil \x1b]0;title\x07 \x1b[2J\u202egnp"
+    run = store.set_experiment_run(hostile)
+    run.log_artifact("name", str(tmp_path / "first.txt"))
+    run.log_model(named(), custom_modules=[], artifacts=["name"])
+    run.log_requirements([])
+    broken = store.set_experiment_run(f"{hostile} broken")
+    broken.log_model(lambda: hostile, custom_modules=[])  # no predict() of one input: its call says so
+    broken.log_requirements([])
+    store.flush()
+    orders = [["deploy", run.id], ["status"], ["predict", run.id, json.dumps(hostile)], ["logs", run.id]]
+    orders += [
+        ["logs", run.id, "--access"],
+        ["deploy", run.id, "--path", hostile],
+        ["trust", run.id],
+        ["deploy", "nil" + hostile],
+    ]
+    orders += [["deploy", broken.id], ["predict", broken.id, json.dumps(hostile)], ["status", "--json"]]
+    orders += [["build", run.id, "-o", str(tmp_path / "built")], ["serve", run.id, "--host", hostile]]
+    orders += [["undeploy", run.id], ["predict", run.id, "1"]]
+    for order in orders:
+        done = cli(*order)
+        text = done.stdout + done.stderr
+        assert text, order
+        assert all(letter.isprintable() or letter == "\n" for letter in text), (order, ascii(text))
+
+
 def test_an_endpoint_is_served_by_its_path(store: Client) -> None:
     endpoint = store.get_or_create_endpoint("/search/v2")
     never = cli("serve", "search/v2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from verta_local.deployment import DeployedModel
+from verta_local.serving.admin import make_app
 
 _ADMIN = {"Verta-Local-Admin": "the admin token"}
 
@@ -127,6 +129,42 @@ def test_security_headers_are_on_all_answers(server: Any) -> None:
         assert reply.headers["referrer-policy"] == "no-referrer"
         assert "access-control-allow-origin" not in reply.headers
         assert "server" not in reply.headers
+
+
+def test_the_errors_of_the_http_side_have_them_too(make_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verta_local.serving.listener._HEAD_TIMEOUT_S", 0.3)
+    server = make_server(body_limit_bytes=1000)
+    head = f"POST /api/v1/predict/run-1 HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+    requests = {
+        400: f"{head}Content-Length: x\r\n\r\n",
+        408: head,
+        413: f"{head}Content-Length: 1001\r\n\r\n",
+        431: f"{head}X: {'x' * 100_000}\r\n\r\n",
+        501: f"{head}Transfer-Encoding: x\r\n\r\n",
+    }
+    for status, request in requests.items():
+        answer, _, body = _raw(server.port, request.encode()).partition(b"\r\n\r\n")
+        assert int(answer.split()[1]) == status
+        for name in (b"Content-Security-Policy: default-src 'none'", b"X-Content-Type-Options: nosniff"):
+            assert name in answer, (status, answer)
+        assert b"Referrer-Policy: no-referrer" in answer and b"\r\nServer:" not in answer
+        assert json.loads(body)["message"]
+
+
+def test_no_route_gives_the_bytes_of_an_artifact(server: Any) -> None:
+    """So none is ever shown as a page: artifacts leave this machine by the client, not by the server."""
+    found = {rule.rule for rule in make_app(server.supervisor).url_map.iter_rules()}
+    pages = {"/", "/try/<path:route>", "/pages/<name>", "/openapi.json", "/metrics"}
+    health = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/ping", "/health"}
+    models = {"/version", "/v2", "/v2/", "/v2/models/<path:name>", "/v2/models/<path:name>/ready"}
+    admin = {"instance", "deployments", "deployments/<run_id>", "deployments/<run_id>/token"}
+    assert found == pages | health | models | {f"/admin/v1/{each}" for each in admin}
+
+
+def test_a_made_token_has_256_random_bits(server: Any) -> None:
+    made = [server.deploy("Echo", run_id=run_id, no_token=False).token for run_id in ("run-1", "run-2")]
+    assert len(set(made)) == 2
+    assert {len(base64.urlsafe_b64decode(f"{token}=")) * 8 for token in made} == {256}
 
 
 def test_a_body_over_the_limit_is_a_413_without_reading_it(make_server: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import os
@@ -242,6 +243,7 @@ def test_the_state_file_is_private_and_tokens_are_in_no_log(tools: Any, state_fo
     state = folder / "supervisor.json"
     assert stat.S_IMODE(state.stat().st_mode) == 0o600
     admin_token = json.loads(state.read_text())["admin_token"]
+    assert len(base64.urlsafe_b64decode(f"{admin_token}=")) * 8 == 256
     assert status["token"] not in state.read_text()
     for log in folder.rglob("*.log"):
         assert stat.S_IMODE(log.stat().st_mode) == 0o600

@@ -136,7 +136,11 @@ def test_a_damaged_file_of_approvals_approves_nothing(bobs_run: Any) -> None:
             bobs_run.get_model()
 
 
-@pytest.mark.parametrize("way", ["deploy", "serve", "get_model", "get_artifact"])
+_WAYS = ["deploy", "serve", "get_model", "get_artifact", "a clone", "a model version", "an endpoint"]
+_WAYS += ["verta-local deploy", "verta-local build"]
+
+
+@pytest.mark.parametrize("way", _WAYS)
 def test_one_flipped_bit_of_a_pickle_is_refused_before_it_is_read(tmp_path: Path, way: str) -> None:
     """A canary in the pickle's __reduce__ never fires."""
 
@@ -149,31 +153,43 @@ def test_one_flipped_bit_of_a_pickle_is_refused_before_it_is_read(tmp_path: Path
     run.log_model(Canary(), custom_modules=[])
     run.log_artifact("object", Canary())
     run.log_requirements([])
+    version = client.set_registered_model("registered").create_version_from_run(run.id)
     client.flush()
-    (tmp_path / "fired").unlink(missing_ok=True)  # making the pickle does not fire it; a check on the way in may not
+    run.get_artifact("object")
+    assert (tmp_path / "fired").exists()  # the canary of a sound pickle does fire
+    (tmp_path / "fired").unlink()
     digest = run.model_spec()["model"]["digest"] if way != "get_artifact" else run._artifact("object").digest
     path = Path(run._store.object_path(digest))
     path.chmod(0o600)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    if way == "serve":
-        assert "does not match" in _failure(_cli(run, "serve", "mine")) or not (tmp_path / "fired").exists()
-    else:
-        with pytest.raises(Exception, match=r"(?i)damaged|corrupt|digest|match"):
-            {
-                "deploy": lambda: run.deploy(wait=True),
-                "get_model": run.get_model,
-                "get_artifact": lambda: run.get_artifact("object"),
-            }[way]()
+    words = {
+        "serve": ["serve", "mine"],
+        "verta-local deploy": ["deploy", "mine"],
+        "verta-local build": ["build", "mine", "-o", str(tmp_path / "built")],
+    }
+    calls = {
+        "deploy": lambda: run.deploy(wait=True),
+        "get_model": run.get_model,
+        "get_artifact": lambda: run.get_artifact("object"),
+        "a clone": lambda: run.clone().get_model(),
+        "a model version": version.get_model,
+        "an endpoint": lambda: client.set_endpoint("/e").update(version, wait=True),
+    }
+    try:
+        if way in words:
+            done = _cli(run, *words[way])
+            assert done.returncode == 1
+            assert "is damaged: its bytes no longer match sha256:" in done.stderr
+        else:
+            with pytest.raises(Exception, match="is damaged: its bytes no longer match sha256:"):
+                calls[way]()
+    finally:
+        for found in local.list_deployments():
+            local.undeploy(found["store_id"], found["run_id"], wait=True)
     assert not (tmp_path / "fired").exists()
-    for found in local.list_deployments():
-        local.undeploy(found["store_id"], found["run_id"], wait=True)
-
-
-def _failure(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 1, done.stdout
-    return done.stderr
+    assert not (tmp_path / "built").exists()
 
 
 # ---- tokens ----

@@ -161,7 +161,7 @@ def predict(options: argparse.Namespace) -> int:
                 f"verta-local deploy {run.id[:8]}"
             )
         model = run.get_deployed_model()
-    print(json.dumps(model.predict(data), ensure_ascii=False))
+    print_json(model.predict(data), indent=None)
     return 0
 
 

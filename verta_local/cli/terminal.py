@@ -51,9 +51,15 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print(line[: edge - 1] + "…" if edge and _width(line) > edge else line)
 
 
-def print_json(value: Any) -> None:
-    """For programs: JSON, indented."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """For programs: JSON, with letters as they are; what is none, and could steer a terminal, as `\\uXXXX`."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    print("".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else _escaped(c) for c in text))
+
+
+def _escaped(letter: str) -> str:
+    units = letter.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
 def _width(text: str) -> int:
