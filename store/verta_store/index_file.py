@@ -114,7 +114,7 @@ class IndexFile:
             self._catch_up.forget()
 
     def delete(self) -> None:
-        """Deletes the database; the next look reads all journals again. What it knows to be lost is kept in mind."""
+        """Deletes the database; the next look reads all journals again. What it knows to be lost is not forgotten."""
         with self.lock:
             try:
                 self._catch_up.lost.update(self.lost_journals())
@@ -123,6 +123,8 @@ class IndexFile:
             self.close()
             if self._path != ":memory:":
                 self._delete()
+            if self._catch_up.lost:
+                self.refresh()  # or the end of this process would take it from memory
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: SQLite must not be used across it, not even to close."""

@@ -100,6 +100,21 @@ def test_what_a_repair_gives_up_is_damage_no_longer_until_it_is_back(
     assert verify(filled, deep=True).is_clean and answers(filled) == before
 
 
+def test_a_repair_that_gives_up_nothing_forgets_nothing(filled: Store, another: Callable[..., Store]) -> None:
+    filled.refresh()
+    last = journals(filled)[-1]  # only the index knows of it
+    last.unlink()
+    for _ in range(2):
+        (problem,) = repair(filled).after.problems
+        assert problem.path == str(last)
+        filled.close()
+        filled = another(filled, "cache")  # as the next process has it
+        with pytest.raises(CollectionRefused, match="is gone"):
+            collect(filled)
+    assert repair(filled, accept_loss=True).after.is_clean
+    collect(another(filled, "cache"))
+
+
 def test_nothing_is_given_up_that_is_there(filled: Store) -> None:
     assert repair(filled, accept_loss=True).after.is_clean
     assert not Path(filled.root, "quarantine").exists()
