@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 ADVICE = "bring the file back from a copy of the store, or log the artifact again with overwrite=True"
-LOST_ADVICE = (
-    "bring the file back from a copy of the store; if there is none, accept that what it held is lost, with: "
-    "verta-local verify --repair --accept-loss"
-)
+ACCEPT = "verta-local verify --repair --accept-loss"
+LOST_ADVICE = f"bring the file back from a copy of the store; if there is none, accept what is lost, with: {ACCEPT}"
 
 # Said of a file that a record refers to.
 FILE_GONE = "the file is gone"
@@ -23,6 +21,7 @@ class Problem:
     what: str
     affects: tuple[str, ...] = ()
     advice: str = ""
+    is_loss: bool = False  # of a journal or pack: nothing brings it back but a copy, and somebody may accept that
 
     def __str__(self) -> str:
         affected = f"; affects {', '.join(self.affects)}" if self.affects else ""

@@ -45,7 +45,7 @@ def verify(store: Store, *, deep: bool = False) -> Report:
         path = os.path.join(root, "journals", stem + journal.SEALED_SUFFIX)
         if path not in told:
             what = "it is gone: this host has read it before"
-            report.problems.append(Problem("journal", path, what, advice=LOST_ADVICE))
+            report.problems.append(Problem("journal", path, what, (), LOST_ADVICE, is_loss=True))
     for path, what in claims.damages(root):
         report.problems.append(Problem("claim", path, what, advice=_CLAIM_ADVICE))
     _check_referenced(store, report, references)

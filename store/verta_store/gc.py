@@ -16,6 +16,7 @@ from . import digest as digests
 from . import drive, files, ids, leases, manifest, packing, packs, trash
 from .batches import DOOMED, Batches, delete
 from .collected import Amount, Measure, Report, Share, files_in
+from .damages import ACCEPT
 from .errors import CollectionRefused
 from .roots import RootReader
 from .sealed_journals import QUARANTINE
@@ -207,7 +208,8 @@ class _Collection:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise CollectionRefused(
                 "nothing is collected while a journal is damaged or gone, because what it named is not known: "
-                f"{problems[0]}{more}; look with: verta-local verify"
+                f"{problems[0]}{more}; look with: verta-local verify. Bring the file back from a copy of the store; if "
+                f"there is none, accept what is lost, with: {ACCEPT}"
             )
 
     def _mark(self) -> set[str]:
@@ -217,8 +219,8 @@ class _Collection:
         # A journal that a repair has put aside may have named what no other does.
         aside = (path for path in files_in(os.path.join(self._root, QUARANTINE)) if f"{os.sep}journals{os.sep}" in path)
         for path in (*files_in(os.path.join(self._root, "claims")), *aside):
-            with open(path, "rb") as file:
-                roots.add_text(file.read())
+            if not os.path.islink(path):
+                roots.add_text(files.read_file(path))
         kept = roots.living(self._report.now_ms)
         for lease in leases.read_leases(self._root):
             kept |= lease.digests

@@ -31,6 +31,9 @@ _CHECKS = rb'\{"c":"([0-9a-f]{8})",'
 # The promise: a record that was acknowledged survives a power cut at most this much later.
 SYNC_WITHIN_S = 1.0
 
+# Said of all of a sealed journal: that it is changed, and not where.
+FOOTER_MISMATCH = "bytes that do not match the footer's SHA-256"
+
 # Behind damage, a line may continue the chain from one of this many values; one damaged byte needs three of them.
 _RESUME_VALUES = 8
 
@@ -312,7 +315,7 @@ class JournalPart:
         self.lines: list[dict[str, Any]] = []
         self.position = position
         self.damages: list[Damage] = []
-        self.torn_bytes = 0
+        self.tail = b""  # behind the last good line: a record that is not finished, or is damaged
         self.has_more = False  # behind `position`, because only a part of what is there was asked for
 
 
@@ -334,7 +337,7 @@ def read_journal(path: str, start: Position, *, whole: bool = False, at_most_byt
         data = file.read() if at_most_bytes is None else file.read(at_most_bytes)
         if len(data) == at_most_bytes:
             part = parse_journal(data[: data.rfind(b"\n") + 1], start, path)
-            if part.position.offset > start.offset and not part.damages and not part.torn_bytes:
+            if part.position.offset > start.offset and not part.damages and not part.tail:
                 part.has_more = True
                 return part
             data += file.read()
@@ -452,12 +455,11 @@ def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
             resume.append(straight)
             resume.extend(int(stated, 16) for stated in re.findall(_CHECKS, line)[-3:])
         offset = line_end
-    part.torn_bytes = end - good_until
+    part.tail = data[good_until:]
     part.position = Position(start.offset + good_until, check, count, is_sealed)
-    if is_sealed and part.torn_bytes:
-        part.damages.append(
-            Damage(path, part.position.offset, part.torn_bytes, "bytes behind the footer of a sealed journal")
-        )
+    if is_sealed and part.tail:
+        what = "bytes behind the footer of a sealed journal"
+        part.damages.append(Damage(path, part.position.offset, len(part.tail), what))
     return part
 
 
@@ -485,7 +487,7 @@ def _check_footer(data: bytes, part: JournalPart, path: str) -> None:
     begin = whole.rfind(b"\n", 0, len(whole) - 1) + 1
     footer = json.loads(whole[begin:])
     if footer.get("k") == records.SEAL and hashlib.sha256(whole[:begin]).hexdigest() != footer.get("sha256"):
-        part.damages.append(Damage(path, 0, begin, "bytes that do not match the footer's SHA-256"))
+        part.damages.append(Damage(path, 0, begin, FOOTER_MISMATCH))
 
 
 __all__ = [

@@ -6,19 +6,20 @@ Which reading counts where a journal is damaged is in `store/README.md`, section
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import digest as digests
-from . import ids, journal, packs, records, sealed_journals
+from . import files, ids, journal, journal_damage, packs, records, sealed_journals
 from .damages import LOST_ADVICE, Problem, Report
-from .listing import Listing
+from .listing import PACK_SUFFIX, Listing
 from .manifest import Entry
 from .roots import Roots
 
 _JOURNAL_ADVICE = "bring the file back from a copy of the store"
-_PACK_ADVICE = f"what is whole in it is read; {_JOURNAL_ADVICE}"
+_HURT_ADVICE = f"the other records of this journal are read; {LOST_ADVICE}"
+_PACK_ADVICE = f"what is whole in it is read; {LOST_ADVICE}"
 
 
 @dataclass
@@ -45,9 +46,12 @@ class References:
         found = []
         for reference in sorted(self.objects.get((kind, digest), ())):
             entity, _, key = reference.partition(":")
-            kind = self.kinds.get(entity, "run").replace("_", " ")
-            found.append(f"{kind} {self.names.get(entity, '?')!r} ({entity}) key {key!r}")
+            found.append(f"{self.called(entity)} key {key!r}")
         return tuple(found)
+
+    def called(self, entity: str) -> str:
+        """How a problem names an entity."""
+        return f"{self.kinds.get(entity, 'run').replace('_', ' ')} {self.names.get(entity, '?')!r} ({entity})"
 
 
 class Journals:
@@ -57,6 +61,8 @@ class Journals:
         self._report = report
         self._root = root
         self._store_id = store_id
+        # Path -> what is damaged of that journal or pack, each with the entities that it was about.
+        self._losses: dict[str, list[tuple[str, Iterable[str]]]] = {}
 
     def read(self) -> References:
         """Adds what is damaged to the report, and returns what the living records refer to."""
@@ -84,24 +90,20 @@ class Journals:
             self._report.journal_count += 1
             self._report.record_count += len(part.lines)
             self._report.bytes_read += part.position.offset
-            self._check(path, stem, suffix, part)
+            self._check(path, stem, part)
             for before in sealed_journals.named_before(part.lines[0]) if part.lines else ():
                 named.setdefault(before, stem)
             references.roots.add(stem, part.lines)
             for record in part.lines:
                 _collect(record, references)
         seen = set(journals)
-        hurt = [each for name in listing.packs for each in self._read_pack(name, seen, references, named)]
-        for path, stem, entities in hurt:
-            affects = [f"run {references.names.get(entity, '?')!r} ({entity})" for entity in entities]
-            what = f"the journal {stem} in it is damaged"
-            if stem in journals:
-                what += ", and has a file of its own still, which is read"
-            self._report.problems.append(Problem("journal", path, what, tuple(affects), _PACK_ADVICE))
+        for name in listing.packs:
+            self._read_pack(name, journals, seen, references, named)
+        self._tell_of_losses(references)
         for stem in sealed_journals.gone(self._root, named.keys() - seen - packed):
             path = os.path.join(self._root, "journals", stem + journal.SEALED_SUFFIX)
             what = f"it is gone: the journal {named[stem]} says that it was sealed before"
-            self._report.problems.append(Problem("journal", path, what, advice=LOST_ADVICE))
+            self._report.problems.append(Problem("journal", path, what, (), LOST_ADVICE, is_loss=True))
         references.drop_dead()
         if references.impossible:
             what = "records name objects that no store can hold; their writer was another program"
@@ -118,23 +120,24 @@ class Journals:
         return found
 
     def _read_pack(
-        self, name: str, seen: set[str], references: References, named: dict[str, str]
-    ) -> list[tuple[str, str, tuple[str, ...]]]:
-        """Reads the journals of a pack that were not `seen`. Returns (path, stem, entities) of those that are hurt."""
+        self, name: str, own: Container[str], seen: set[str], references: References, named: dict[str, str]
+    ) -> None:
+        """Reads the journals of a pack that were not `seen`; those in `own` have files of their own."""
         path = packs.path_of(self._root, name)
         try:
             pack = packs.read_pack(path)
         except OSError as error:
             what = f"it cannot be read: {error.strerror}"
-            self._report.problems.append(Problem("journal", path, what, advice=_PACK_ADVICE))
-            return []
-        damages = list(pack.damages)
+            self._report.problems.append(Problem("journal", path, what, advice=_JOURNAL_ADVICE))
+            return
+        losses: list[tuple[str, Iterable[str]]] = [(what, ()) for what in pack.damages]
+        what = ""
         if pack.header and pack.header.get("name") != name:
-            damages.append(f"it says that it is {pack.header.get('name')!r}: swapped or renamed")
+            what = f"it says that it is {pack.header.get('name')!r}: swapped or renamed"
         elif pack.header and self._store_id and pack.header.get("store") != self._store_id:
-            damages.append(f"it is of another store, {pack.header.get('store')!r}, or store.json was changed")
-        for what in damages:
-            self._report.problems.append(Problem("journal", path, what, advice=_PACK_ADVICE))
+            what = f"it is of another store, {pack.header.get('store')!r}, or store.json was changed"
+        if what:
+            self._report.problems.append(Problem("journal", path, what, advice=_JOURNAL_ADVICE))
         self._report.bytes_read += sum(map(len, pack.journals.values()))
         hurt = pack.hurt()
         for stem, data in pack.journals.items():
@@ -151,29 +154,46 @@ class Journals:
             for record in part.lines:
                 _collect(record, references)
         nobody = packs.Member("", 0, "", ())
-        return [(path, stem, pack.members.get(stem, nobody).entities) for stem in hurt]
+        for stem in hurt:
+            more = ", and has a file of its own still, which is read" if stem in own else ""
+            entities = pack.members.get(stem, nobody).entities
+            losses.append((f"the journal {stem} in it is damaged{more}", entities))
+        if losses:
+            self._losses[path] = losses
 
-    def _check(self, path: str, stem: str, suffix: str, part: journal.JournalPart) -> None:
-        advice = f"the other records of this journal are read; {_JOURNAL_ADVICE}"
-        records_hurt = [damage for damage in part.damages if damage.what == "a damaged record"]
-        for damage in records_hurt or part.damages:  # the footer's complaints say nothing more then
-            where = f"{damage.what} at byte {damage.offset}"
-            self._report.problems.append(Problem("journal", path, where, advice=advice))
-        if suffix == journal.SEALED_SUFFIX and not part.position.is_sealed:
-            what = "its footer is missing: it was cut off, or is empty"
-            self._report.problems.append(Problem("journal", path, what, advice=advice))
-        elif part.torn_bytes and not part.position.is_sealed:
+    def _check(self, path: str, stem: str, part: journal.JournalPart) -> None:
+        if damages := journal_damage.damages_of(path, part):
+            try:
+                data = files.read_file(path)
+            except OSError:
+                data = b""  # then nobody knows what the records were about
+            pieces = [data[damage.offset : damage.offset + damage.size_bytes] for damage in damages]
+            self._losses[path] = [
+                (damage.what, journal_damage.entities_in([piece]))
+                for damage, piece in zip(damages, pieces, strict=True)
+            ]
+        elif part.tail and not part.position.is_sealed:
             self._report.notes.append(
-                f"{path} ends in {part.torn_bytes} bytes of a record that was never acknowledged (its writer died)"
+                f"{path} ends in {len(part.tail)} bytes of a record that was never acknowledged (its writer died)"
             )
+        advice = f"the records of this journal are read; {_JOURNAL_ADVICE}"
         header = part.lines[0] if part.lines else {}
-        if part.lines and (header.get("k") != records.JOURNAL or header.get("name") != stem):
-            self._report.problems.append(
-                Problem("journal", path, f"it says that it is {header.get('name')!r}: swapped or renamed", (), advice)
-            )
-        elif part.lines and self._store_id and header.get("store") != self._store_id:
+        if what := journal_damage.other_name_of(stem, part):
+            self._report.problems.append(Problem("journal", path, what, (), advice))
+        elif header.get("k") == records.JOURNAL and self._store_id and header.get("store") != self._store_id:
             what = f"it is of another store, {header.get('store')!r}, or store.json was changed"
             self._report.problems.append(Problem("journal", path, what, (), advice))
+
+    def _tell_of_losses(self, references: References) -> None:
+        for path, losses in self._losses.items():
+            if journal_damage.is_accepted(self._root, path):
+                more = f", and {len(losses) - 1} more" if len(losses) > 1 else ""
+                self._report.notes.append(f"{path}: {losses[0][0]}{more}: that was accepted as lost")
+                continue
+            advice = _PACK_ADVICE if path.endswith(PACK_SUFFIX) else _HURT_ADVICE
+            for what, entities in losses:
+                affects = tuple(map(references.called, entities))
+                self._report.problems.append(Problem("journal", path, what, affects, advice, is_loss=True))
 
 
 def _collect(record: dict[str, Any], references: References) -> None:

@@ -63,13 +63,15 @@ def delete_packed(root: str, now_ns: int, wait_s: float, report: Packed) -> None
             pack = packs.read_pack(path) if stems else None
         except OSError:
             continue
+        if pack is not None and (pack.damages or pack.hurt()):
+            continue  # a repair puts it aside, because the journals have their own files
         for stem in stems if pack is not None else ():
             source = os.path.join(root, "journals", stem + SEALED_SUFFIX)
             try:
                 data = files.read_file(source)
             except OSError:
                 continue  # another collection was faster
-            if pack is not None and pack.is_sound(stem) and data == pack.journals[stem]:
+            if pack is not None and data == pack.journals[stem]:
                 files.remove_file(source)
                 report.deleted_count += 1
                 report.deleted_bytes += len(data)

@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass, field
 
 from . import digest as digests
-from . import drive, files, ids, journal, manifest, records, sealed_journals
+from . import drive, files, ids, journal, manifest, packs, records, sealed_journals
 from .collected import files_in
 from .content_check import names_in, objects_in
 from .damages import Problem
@@ -19,7 +19,8 @@ from .damages import Report as Verification
 from .errors import StoreError
 from .file_copy import copy_in
 from .fsck import verify
-from .listing import PACK_SUFFIX, is_stem
+from .journal_damage import accept, damages_of
+from .listing import PACK_SUFFIX, Listing, is_stem
 from .store import Store
 from .trash import Part, bring_back_object, parse_name
 
@@ -43,7 +44,8 @@ def repair(store: Store, *, accept_loss: bool = False) -> Report:
     journal. What has no twin is missing from then on; log it again, or bring it back from a copy of the store.
 
     Args:
-        accept_loss: journals that are gone are damage no longer, and collections go on without what they named.
+        accept_loss: journals that are gone, and what of others cannot be read, are damage no longer, and collections
+            go on without what they named.
 
     Raises:
         StoreWriteError: the drive refused; what was done until then is done.
@@ -249,40 +251,80 @@ class _Mending:
     # -- journals ----------------------------------------------------------------------------------------------------
 
     def _mend_journal(self, path: str) -> None:
-        """Puts aside what is no journal of this store under its own name; a damaged one stays for its sound records."""
-        if path.endswith(PACK_SUFFIX):
-            self.notes.append(f"{path} was left in its place: what is whole in it is read")
-            return
+        """Puts aside what is no journal of this store under its own name, and what the store holds whole elsewhere.
+
+        Another damaged one stays for its sound records.
+        """
         try:
             data = files.read_file(path)
-        except FileNotFoundError:
-            return
-        except IsADirectoryError:
-            self._set_aside(path)
+        except (FileNotFoundError, IsADirectoryError):
+            self._set_aside(path)  # a folder, or a link that leads nowhere; or it has gone meanwhile
             return
         except OSError as error:
             self.notes.append(f"{path} cannot be read: {error.strerror}; it was left in its place")
             return
-        part = journal.parse_journal(data, journal.Position(), path)
+        if path.endswith(PACK_SUFFIX):
+            self._mend_pack(path)
+            return
+        part = journal.parse_whole(data, path)
         home = self._home_of(part)
-        if (home and path not in (home + journal.OPEN_SUFFIX, home + journal.SEALED_SUFFIX)) or not part.lines:
+        if home and path not in (home + journal.OPEN_SUFFIX, home + journal.SEALED_SUFFIX):
             self._set_aside(path)
-        elif not home and part.lines[0]["k"] == records.JOURNAL:
+        elif part.lines and not home and part.lines[0]["k"] == records.JOURNAL:
             self._set_aside(path)  # of another store
+        elif path.endswith(journal.OPEN_SUFFIX) or not damages_of(path, part):
+            return
+        elif self._stem_of(path) in self._packed():
+            self._set_aside(path)
+
+    def _mend_pack(self, path: str) -> None:
+        """Puts a damaged pack aside if each journal that it held has a file of its own, or is in another pack."""
+        pack = packs.read_pack(path)
+        own = Listing(self._root).journals(at_once=True)
+        others = self._packed(but=path)
+        for stem, member in pack.members.items():
+            if stem in others:
+                continue
+            source = os.path.join(self._root, "journals", stem + own.get(stem, journal.SEALED_SUFFIX))
+            if not _is_whole(source, f"{digests.ALGORITHM}:{member.sha256}"):
+                return
+        if pack.members and not pack.journals.keys() - pack.members.keys():
+            self._set_aside(path)
+
+    def _packed(self, but: str = "") -> set[str]:
+        """The journals that the packs hold whole."""
+        listing = Listing(self._root)
+        listing.journals(at_once=True)
+        found: set[str] = set()
+        for path in {packs.path_of(self._root, name) for name in listing.packs} - {but}:
+            try:
+                pack = packs.read_pack(path)
+            except OSError:
+                continue
+            found.update(pack.journals.keys() - set(pack.hurt()))
+        return found
 
     def give_up(self, problems: list[Problem]) -> bool:
-        """Notes that what is gone of the journals may be. Returns whether any was."""
-        top = os.path.join(self._root, "journals")
-        is_any = False
-        for path in {problem.path for problem in problems if self._top_of(problem.path) == "journals"}:
-            stem = os.path.relpath(path, top).replace(os.sep, "/").removesuffix(journal.SEALED_SUFFIX)
-            if not os.path.lexists(path) and is_stem(stem):
+        """Notes that what is lost of the journals may be. Returns whether anything was."""
+        paths = dict.fromkeys(problem.path for problem in problems if problem.is_loss)
+        for path in paths:
+            stem = self._stem_of(path)
+            # What may still grow is never moved, nor is what has something to read.
+            is_kept = path.endswith((PACK_SUFFIX, journal.OPEN_SUFFIX))
+            if os.path.lexists(path) and (is_kept or journal.read_journal(path, journal.Position()).lines):
+                accept(self._root, path, self._batch, self._store.new_temporary_name())
+                self.notes.append(f"accepted that the damaged part of it is lost: {path}")
+            elif is_stem(stem):
                 note = os.path.join(self._batch, "journals", *stem.split("/")) + sealed_journals.GIVEN_UP
                 files.make_folder(os.path.dirname(note), self._root)
                 files.create_exclusive(note, b"", self._store.new_temporary_name())
+                self._set_aside(path)  # what is there has nothing for anybody to read
                 self.notes.append(f"given up: {path}")
-                is_any = True
-        return is_any
+        return bool(paths)
+
+    def _stem_of(self, path: str) -> str:
+        stem = os.path.relpath(path, os.path.join(self._root, "journals")).replace(os.sep, "/")
+        return stem.partition(".")[0]
 
     def _home_of(self, part: journal.JournalPart) -> str:
         """The path that a journal of this store says it has, without its end; '' where it says nothing."""
@@ -300,6 +342,8 @@ class _Mending:
         home = self._home_of(part)
         if part.damages or not home or os.path.lexists(home + journal.OPEN_SUFFIX):
             return
+        if not part.position.is_sealed and self._stem_of(home) in self._packed():
+            return  # it was cut off, and is whole there
         home += journal.SEALED_SUFFIX if part.position.is_sealed else journal.OPEN_SUFFIX
         if not os.path.lexists(home):
             files.make_folder(os.path.dirname(home), self._root)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from . import digest as digests
-from . import drive, ids, journal, packs, records, sealed_journals
+from . import files, ids, journal, journal_damage, packs, records, sealed_journals
 from .digest import digests_in
 from .listing import Listing
 
@@ -207,13 +207,17 @@ class RootReader:
             yield f"{path} cannot be read: {error.strerror}"
             return
         hurt = pack.hurt()
-        yield from (f"{path}: {damage}" for damage in pack.damages)
-        yield from (f"{path}: the journal {stem} in it is damaged" for stem in hurt)
+        problems = [f"{path}: {damage}" for damage in pack.damages]
+        problems += [f"{path}: the journal {stem} in it is damaged" for stem in hurt]
+        if problems and not journal_damage.is_accepted(self._root, path):
+            yield from problems
         for stem, data in pack.journals.items():
             start = self._positions.get(stem, journal.Position())
             if not start.is_sealed and not (stem in hurt and stem in listing):
                 part = journal.parse_journal(data[start.offset :], start, path)
                 self.roots.add(stem, part.lines)
+                for piece in journal_damage.what_is_left(data, part):
+                    self.roots.add_text(piece)
                 for before in sealed_journals.named_before(part.lines[0]) if part.lines and not start.offset else ():
                     self._named.setdefault(before, stem)
                 self._positions[stem] = part.position
@@ -229,7 +233,6 @@ class RootReader:
                 suffix = journal.SEALED_SUFFIX
                 path = os.path.join(self._root, "journals", stem + suffix)
                 part = journal.read_journal(path, start, whole=position is None)
-            tail = _tail(path, part.position.offset) if part.torn_bytes else b""
         except OSError as error:
             yield f"{path} cannot be read: {error.strerror}"
             return
@@ -237,28 +240,25 @@ class RootReader:
             self.roots.add(stem, part.lines)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             yield f"{path} holds a record that is not of this format ({type(error).__name__}: {error})"
-        self.roots.add_text(tail)
+        self.roots.add_text(part.tail)
         for before in sealed_journals.named_before(part.lines[0]) if part.lines and position is None else ():
             self._named.setdefault(before, stem)
         self._positions[stem] = part.position
         if suffix == journal.OPEN_SUFFIX:
             self.open_paths.add(path)
-        for damage in part.damages:
-            yield f"{path}: {damage.what} at byte {damage.offset}"
-        if suffix == journal.SEALED_SUFFIX and not part.position.is_sealed:
-            yield f"{path}: its footer is missing"
-        elif b"\n" in tail:
-            # An unfinished record has no line end: this is a finished one that was changed, or more was written.
-            more = journal.parse_journal(tail, part.position, path)
-            if b"\0" in tail and drive.holding(path).is_unsettled(path):
-                yield f"{path} is being written by another host at this moment; try again in a minute"
-            elif not more.lines and not more.position.is_sealed:
-                yield f"{path}: a damaged record at byte {part.position.offset}"
-        if position is None and part.lines and part.lines[0].get("name") != stem:
-            yield f"{path} says that it is {part.lines[0].get('name')!r}: swapped or renamed"
-
-
-def _tail(path: str, offset: int) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        file.seek(offset)
-        return file.read()
+        if journal_damage.is_arriving(path, part):
+            yield f"{path} is being written by another host at this moment; try again in a minute"
+        if position is None and (what := journal_damage.other_name_of(stem, part)):
+            yield f"{path}: {what}"
+        if damages := journal_damage.damages_of(path, part):
+            if not journal_damage.is_accepted(self._root, path):
+                yield from (f"{path}: {damage.what}" for damage in damages)
+                return
+            # What is lost as a record may show its digests to the eye still: then they stay.
+            try:
+                data = files.read_file(path)
+            except OSError as error:
+                yield f"{path} cannot be read: {error.strerror}"
+                return
+            for piece in journal_damage.what_is_left(data, part):
+                self.roots.add_text(piece)

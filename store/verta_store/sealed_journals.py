@@ -7,6 +7,7 @@ A journal that its successors name is missed when it is gone, by whoever verifie
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ _LONGEST_BYTES = 64 << 10
 QUARANTINE = "quarantine"
 # In the quarantine: of a journal that is gone, and that somebody has said may be.
 GIVEN_UP = ".gone"
+# And of one, or of a pack, that is there, and of which somebody has said that what is damaged may be lost.
+ACCEPTED = ".damaged"
 
 
 class SealedJournals:
@@ -95,8 +98,11 @@ def gone(root: str, stems: Iterable[str]) -> list[str]:
     top = os.path.join(root, QUARANTINE)
     for batch in files.list_names(top):
         for host in files.list_names(os.path.join(top, batch, "journals")):
-            for name in files.list_names(os.path.join(top, batch, "journals", host)):
-                aside.add(f"{host}/{name.partition('.')[0]}")
+            folder = os.path.join(top, batch, "journals", host)
+            for name in files.list_names(folder):
+                # A folder or a link in a journal's place was never that journal.
+                if not name.endswith(ACCEPTED) and stat.S_ISREG(os.lstat(os.path.join(folder, name)).st_mode):
+                    aside.add(f"{host}/{name.partition('.')[0]}")
     where = drive.of(root)
     return sorted(
         stem

@@ -35,6 +35,7 @@ ELSEWHERE = {
     "a_python_that_cannot_be_started": "modes",
     "what_was_restored_is_read_only": "modes",
     "the_damaged_is_kept[become_dangling]": "symbolic links",
+    "takes_nothing_that_a_record_names[become_dangling]": "symbolic links",
     "a_repair_killed_at_any_step": "links",
     "a_store_can_be_made_where_there_are_no_links_and_no_modes": "case",
     "a_named_blob_is_the_object_itself": "links",

@@ -20,6 +20,7 @@ ENGINE = [
      "local_cache", "names", "probe", "query", "records", "sealed_journals", "series", "termination"},
     {"copying", "file_copy", "hashing", "manifest", "page_cache", "portable_names", "walking", "worker", "workers"},
     {"archive", "batches", "catching_up", "claims", "description", "index", "index_file", "ingest", "journal",
+     "journal_damage",
      "leases", "objects", "packing", "packs", "roots", "selection", "source_memory", "temporary", "trash", "turn",
      "verified"},
     {"folder_copy", "journal_check"},

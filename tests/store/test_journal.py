@@ -67,7 +67,7 @@ def test_the_first_record_opens_a_journal_with_a_header_that_says_who_writes(
     assert header["k"] == "journal" and header["name"] == writer.stem and header["store"] == STORE
     assert header["pid"] == os.getpid() and header["format"] == 1 and header["host"] == ids.host_name()
     assert (record["k"], record["e"], record["s"], record["v"]) == ("put", ENTITY, "metrics", {"a": 1})
-    assert not part.damages and not part.torn_bytes and not part.position.is_sealed
+    assert not part.damages and not part.tail and not part.position.is_sealed
 
 
 def test_sealing_writes_the_footer_and_changes_the_name_once(writer: JournalWriter, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_partial_line_that_cannot_be_taken_back_is_left_for_a_new_journal(
     second = path_of(writer, tmp_path)
     assert second != first
     torn = read_journal(str(first), Position())
-    assert [r["v"] for r in torn.lines[1:]] == [{"a": 1}] and torn.torn_bytes == 20 and not torn.damages
+    assert [r["v"] for r in torn.lines[1:]] == [{"a": 1}] and len(torn.tail) == 20 and not torn.damages
     assert [r["v"] for r in read_journal(str(second), Position()).lines[1:]] == [{"a": 3}]
 
 
@@ -248,7 +248,7 @@ def test_a_journal_cut_anywhere_gives_exactly_the_whole_records_before_the_cut(
     is_footer_in = is_sealed and complete == len(ends)
     assert [line["v"]["m"] for line in part.lines[1:]] == values[: max(0, complete - 1 - is_footer_in)]
     assert not part.damages
-    assert part.torn_bytes == cut - max([0, *(end for end in ends if end <= cut)])
+    assert len(part.tail) == cut - max([0, *(end for end in ends if end <= cut)])
     assert part.position.is_sealed == is_footer_in
     # Reading goes on from there when the rest has come.
     rest = parse_journal(whole[part.position.offset :], part.position, "x")

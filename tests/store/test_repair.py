@@ -17,7 +17,7 @@ from new_entities import new_run
 from test_fsck import DAMAGES, LARGE, change, filled, shared_blob, swap, truth
 from test_index import answers
 
-from verta_store import Store, close_all
+from verta_store import Store, close_all, open_store
 from verta_store.fsck import verify
 from verta_store.gc import Rules, collect
 from verta_store.journal import SEALED_SUFFIX, list_journals
@@ -145,15 +145,29 @@ def test_swapped_journals_find_their_names_again(filled: Store) -> None:
     assert answers(filled) == said
 
 
-def test_a_journal_of_another_store_and_one_of_nothing_go_aside(filled: Store, tmp_path: Path) -> None:
+def test_a_journal_of_another_store_and_a_folder_go_aside(
+    filled: Store, tmp_path: Path, another: Callable[..., Store]
+) -> None:
+    foreign = open_store(tmp_path / "foreign", tmp_path / "foreign-cache", create=True)
+    new_run(foreign)
+    foreign.seal()
     folder = next(Path(filled.root, "journals").iterdir())
-    foreign = next(folder.iterdir()).read_bytes().replace(filled.id.encode(), b"0" * 36)
-    (folder / "20200101t000000-1-aaaaaaaa.jsonl").write_bytes(b"\0" * 4096)
-    (folder / "20200101t000000-1-bbbbbbbb.jsonl").write_bytes(foreign)
+    theirs = next(Path(foreign.root, "journals").rglob("*.jsonl"))
+    shutil.copy(theirs, folder / theirs.name)
     (folder / "20200101t000000-1-cccccccc.jsonl").mkdir()
     report = repair(filled)
-    assert len(report.set_aside) >= 2 and b"\0" * 4096 in aside(filled).values()
-    assert not (folder / "20200101t000000-1-aaaaaaaa.jsonl").exists()
+    assert report.after.is_clean and len(report.set_aside) == 2
+    assert theirs.read_bytes() in aside(filled).values()
+
+
+def test_a_journal_of_which_nothing_is_left_goes_aside_once_that_is_accepted(filled: Store) -> None:
+    path = next(Path(filled.root, "journals").rglob("*.jsonl"))
+    change(path, b"\0" * 4096)
+    report = repair(filled)
+    assert path.exists() and not report.set_aside and any(one.path == str(path) for one in report.after.problems)
+    report = repair(filled, accept_loss=True)
+    assert not path.exists() and b"\0" * 4096 in aside(filled).values()
+    assert all(problem.kind == "missing" for problem in report.after.problems), "what it named is another matter"
 
 
 def test_a_damaged_journal_stays_for_its_sound_records(filled: Store) -> None:

@@ -183,7 +183,7 @@ def make_parser(only: str = "") -> argparse.ArgumentParser:
     verify.add_argument(
         "--accept-loss",
         action="store_true",
-        help="with --repair: journals that are gone for good count as damage no longer, and gc goes on without them",
+        help="with --repair: what is lost of the journals counts as damage no longer, and gc goes on without it",
     )
     verify.add_argument("--json", action="store_true", help="for programs")
 
