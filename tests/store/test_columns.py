@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from new_entities import new_run
 
-from verta_store import Store, index
+from verta_store import Store, index, ingest
 from verta_store.query import Query, SortKey
 from verta_store.records import same_value
 
@@ -30,6 +30,11 @@ values = st.one_of(
     st.dictionaries(st.text(max_size=2), st.floats(), max_size=2),
 )
 entries = st.dictionaries(st.sampled_from(["a", "b", "ü"]), values, max_size=3)
+
+
+@pytest.fixture(autouse=True, params=[1, 10**9], ids=["packed at once", "packed when asked for"])
+def packed_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "_PACKED_FROM", request.param)
 
 
 def as_dicts(store: Store, query: Query) -> list[dict[tuple[str, str], Any]]:
@@ -78,6 +83,22 @@ def test_columns_hold_what_the_runs_hold_also_after_changes(
     for place in range(0, len(made), 2):
         store.drop(made[place], "metrics", ["a"])
     check(store, query._replace(sort=SortKey("metrics", "b")))
+    store._index.delete()  # so that all of it arrives at once
+    check(store, query)
+
+
+def test_a_store_that_is_read_for_the_first_time_has_its_columns_before_they_are_asked_for(
+    store: Store, another: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # as it comes
+    for number in range(ingest._PACKED_FROM):
+        store.put(new_run(store, f"run {number}"), "metrics", {"a": number / 3, "b": number, "c": "x"})
+    other = another(store)
+    assert other.select("SELECT count(*) FROM packed") == [(ingest._PACKED_FROM + 2,)]  # and what is above them
+    check(other, Query("run"))
+    store.put(new_run(store, "run 0"), "metrics", {"a": 7}, overwrite=True)
+    assert other.select("SELECT count(*) FROM packed") == [(ingest._PACKED_FROM + 1,)]
+    check(other, Query("run"))
 
 
 def test_thousands_of_runs_of_several_kinds_have_their_columns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
