@@ -6,13 +6,14 @@ journal is taken in by one of them, in one transaction with the position behind 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
 from collections.abc import Container, Iterable
 from typing import NamedTuple
 
-from . import drive, ids, ingest, journal, packs
+from . import drive, files, ids, ingest, journal, packs
 from .index_tables import any_of, begin_rebuild, end_rebuild, lacks_late_indexes, transaction
 from .listing import Listing
 from .records import JOURNAL
@@ -124,8 +125,10 @@ class CatchUp:
             path = packs.path_of(self._root, name)
             try:
                 pack = packs.read_pack(path)
-            except OSError:
-                continue  # gone since it was listed, or not to be read: what it held is missed below
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ESTALE, errno.EISDIR):
+                    continue  # gone since it was listed, or damage: what it held is missed below
+                raise files.read_error(error, path) from error
             batch: list[tuple[str, journal.JournalPart]] = []
             waiting_bytes = 0
             hurt = set(pack.hurt())
@@ -193,12 +196,12 @@ class CatchUp:
             pass  # sealed since it was listed
         try:
             found = journal.read_listed(self._root, stem, suffix, start, at_most_bytes=_BATCH_BYTES)
-        except PermissionError:
-            if not where.is_careful:
-                raise
-            return None  # just made, and its mode not yet that of a shared store; `verify` tells of others
         except IsADirectoryError:
             return None  # damage, of which `verify` tells
+        except OSError as error:
+            if where.is_careful and isinstance(error, PermissionError):
+                return None  # just made, and its mode not yet that of a shared store; `verify` tells of others
+            raise files.read_error(error, os.path.join(self._root, "journals", stem + suffix)) from error
         return None if found is None else found[1]
 
     def _load_positions(self, connection: sqlite3.Connection) -> None:

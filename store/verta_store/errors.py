@@ -4,6 +4,7 @@ StoreError
 ├── StoreNotFound       (FileNotFoundError)  no store at this path
 ├── StoreFormatError    (RuntimeError)       made by a newer version, or its store.json is not one
 ├── StoreWriteError     (OSError)            read-only, full, over quota, input/output error
+├── StoreReadError      (OSError)            a journal that the drive does not give: input/output error, no right to
 ├── MissingObject       (FileNotFoundError)  a digest that the store does not hold
 ├── CorruptObject       (RuntimeError)       bytes that do not match their digest
 ├── BadContent          (ValueError)         something that cannot be stored: empty, a device, a link outwards
@@ -59,6 +60,10 @@ class StoreFormatError(StoreError, RuntimeError):
 
 class StoreWriteError(StoreError, OSError):
     """The file system refused a write; nothing that was acknowledged before is lost."""
+
+
+class StoreReadError(StoreError, OSError):
+    """The file system does not give a journal; without it, answers would lack what it holds."""
 
 
 class MissingObject(StoreError, FileNotFoundError):

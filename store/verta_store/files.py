@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import drive
-from .errors import StoreWriteError
+from .errors import StoreReadError, StoreWriteError
 
 # Windows would translate line ends; elsewhere the flag does not exist.
 O_BINARY: int = getattr(os, "O_BINARY", 0)
@@ -46,8 +46,19 @@ def write_error(what: str, error: OSError, path: str | os.PathLike[str] | None =
         f"could not write {what}{found}: {reason}. Nothing that was logged before is lost.",
         path=str(where) if where else None,
     )
-    made.errno = error.errno
-    made.strerror = error.strerror
+    made.errno, made.strerror = error.errno, error.strerror
+    return made
+
+
+def read_error(error: OSError, path: str) -> StoreReadError:
+    """One sentence for a journal that cannot be read."""
+    reason = _ADVICE.get(error.errno or 0, f"{error.strerror or error}")
+    made = StoreReadError(
+        f"could not read the journal {path}: {reason}. Nothing is answered without what it holds; what to do says: "
+        "verta-local verify",
+        path=path,
+    )
+    made.errno, made.strerror = error.errno, error.strerror
     return made
 
 
@@ -56,7 +67,7 @@ def writing(what: str, path: str | os.PathLike[str] | None = None) -> Iterator[N
     """Turns an OSError inside the block into a StoreWriteError about `what`."""
     try:
         yield
-    except StoreWriteError:
+    except (StoreWriteError, StoreReadError):
         raise
     except OSError as error:
         raise write_error(what, error, path) from error

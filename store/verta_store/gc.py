@@ -202,8 +202,10 @@ class _Collection:
         return int(self.rules.silent_s * _NS) if self._is_alone else self._grace_ns
 
     def _read_journals(self) -> None:
-        problems = self._reader.catch_up()
-        problems += [f"{stem}, which this host has read before, is gone" for stem in self._store.lost_journals()]
+        # One that cannot be read keeps the index from knowing what is gone.
+        problems = self._reader.catch_up() or [
+            f"{stem}, which this host has read before, is gone" for stem in self._store.lost_journals()
+        ]
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise CollectionRefused(

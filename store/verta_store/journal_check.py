@@ -12,12 +12,16 @@ from typing import Any
 
 from . import digest as digests
 from . import files, ids, journal, journal_damage, packs, records, sealed_journals
-from .damages import LOST_ADVICE, Problem, Report
+from .damages import ACCEPT, LOST_ADVICE, Problem, Report
 from .listing import PACK_SUFFIX, Listing
 from .manifest import Entry
 from .roots import Roots
 
 _JOURNAL_ADVICE = "bring the file back from a copy of the store"
+_UNREADABLE_ADVICE = (
+    f"{_JOURNAL_ADVICE}; if there is none, and it is not a right that is missing, move it out of the store and accept "
+    f"what is lost, with: {ACCEPT}"
+)
 _HURT_ADVICE = f"the other records of this journal are read; {LOST_ADVICE}"
 _PACK_ADVICE = f"what is whole in it is read; {LOST_ADVICE}"
 
@@ -77,7 +81,7 @@ class Journals:
                 found = journal.read_listed(self._root, stem, suffix, journal.Position(), whole=True)
             except OSError as error:
                 what = f"it cannot be read: {error.strerror}"
-                self._report.problems.append(Problem("journal", path, what, advice=_JOURNAL_ADVICE))
+                self._report.problems.append(Problem("journal", path, what, advice=_UNREADABLE_ADVICE))
                 continue
             if found is None and stem in packed:
                 del journals[stem]  # a collection has deleted it meanwhile, and the pack counts
@@ -128,7 +132,7 @@ class Journals:
             pack = packs.read_pack(path)
         except OSError as error:
             what = f"it cannot be read: {error.strerror}"
-            self._report.problems.append(Problem("journal", path, what, advice=_JOURNAL_ADVICE))
+            self._report.problems.append(Problem("journal", path, what, advice=_UNREADABLE_ADVICE))
             return
         losses: list[tuple[str, Iterable[str]]] = [(what, ()) for what in pack.damages]
         what = ""

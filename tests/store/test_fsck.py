@@ -14,10 +14,12 @@ from new_entities import new_run
 
 from verta_store import Ref, Store, description, hashing, journal, workers
 from verta_store.damages import Problem
-from verta_store.errors import StoreWriteError
+from verta_store.errors import CollectionRefused, StoreReadError, StoreWriteError
 from verta_store.fsck import verify
+from verta_store.gc import collect
 from verta_store.journal import OPEN_SUFFIX, SEALED_SUFFIX, list_journals
 from verta_store.query import Query
+from verta_store.repair import repair
 
 LARGE = 64 * 1024
 
@@ -391,7 +393,16 @@ def test_a_journal_that_the_device_cannot_read_is_told_and_all_else_is_verified(
     filled.close()
     shutil.rmtree(filled.cache_dir)
     (problem,) = verify(filled, deep=True).problems
-    assert problem.path == path and "Input/output error" in problem.what and problem.advice
+    assert problem.path == path and "Input/output error" in problem.what and "--accept-loss" in problem.advice
+    with pytest.raises(StoreReadError, match=r"could not read the journal .* check the disk .* verta-local verify"):
+        filled.find(Query("run"))
+    with pytest.raises(CollectionRefused, match="cannot be read: Input/output error"):
+        collect(filled)
+    os.rename(path, path + ".away")
+    monkeypatch.undo()
+    assert repair(filled, accept_loss=True).after.is_clean
+    collect(filled)
+    assert len(filled.find(Query("run"))) == 1, "the one whose journal is there"
 
 
 @pytest.mark.parametrize("worker_count", [0, 2])
