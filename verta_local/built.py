@@ -17,6 +17,7 @@ import importlib.metadata
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ _KEPT_OF_STORE = ("store.json", "objects", "trees")
 _VERSION = 1
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _OWN_PACKAGES = ("verta_local", "verta_store")
+_NEVER_PINNED = ("pip", "setuptools")  # they install, and are there
 _OWN_NEEDS = ("cloudpickle", "filelock", "flask", "packaging", "sqlite-utils", "waitress")
 
 
@@ -48,7 +50,8 @@ def build(store: Store, spec: Mapping[str, Any], target: str | os.PathLike[str])
     if folder.exists():
         raise FileExistsError(f"{folder} exists already: give a new folder, or remove that one")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    made = folder.parent / f".{folder.name}-{secrets.token_hex(8)}"
+    made.mkdir()  # and no tempfile.mkdtemp: its mode is that of any folder that this user makes
     try:
         _write_objects(store, spec, made)
         content = _portable(spec)
@@ -61,7 +64,7 @@ def build(store: Store, spec: Mapping[str, Any], target: str | os.PathLike[str])
         (made / "Dockerfile").write_text(dockerfile(content))
         (made / "kserve.yaml").write_text(kserve_manifest(content))
         (made / "README.md").write_text(readme(content))
-        made.chmod(0o755)
+        _make_readable(made)
         made.rename(folder)
     except BaseException:
         _remove(made)
@@ -140,15 +143,42 @@ def _write_objects(store: Store, spec: Mapping[str, Any], made: Path) -> None:
             shutil.rmtree(made / STORE_FOLDER / name)
 
 
+def _make_readable(folder: Path) -> None:
+    """Lets everybody read what is in the folder: a container runs as some user whom nobody here knows.
+
+    (Who may enter the folder itself on this machine, its own mode says. A store's folders are private otherwise.)
+    """
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = os.path.join(place, name)
+            mode = os.stat(path).st_mode
+            os.chmod(path, mode | (0o555 if mode & 0o100 else 0o444))
+
+
 def _requirements(spec: Mapping[str, Any]) -> list[str]:
     """The model's pins; then what this package needs, as it is installed here, where the model does not pin it."""
     pins = list(spec.get("requirements") or ())
     named = {_plain_name(pin) for pin in pins}
-    for name in _OWN_NEEDS:
-        if _plain_name(name) not in named:
-            pins.append(f"{name}=={importlib.metadata.version(name)}")
+    pins += [pin for name, pin in sorted(_own_pins().items()) if name not in named]
     lines = [*(spec.get("install_lines") or ()), *(pin for pin in pins if _plain_name(pin) != "verta-local")]
     return [_CREDENTIALS.sub("", line) for line in lines]
+
+
+def _own_pins() -> dict[str, str]:
+    """Plain name -> pin of all that this package needs to serve, and of what that needs: next year's are others."""
+    from packaging.requirements import Requirement  # noqa: PLC0415 - start-up time
+
+    found: dict[str, str] = {}
+    wanted = list(_OWN_NEEDS)
+    while wanted:
+        name = _plain_name(wanted.pop())
+        if name in found or name in _NEVER_PINNED:
+            continue
+        distribution = importlib.metadata.distribution(name)
+        found[name] = f"{name}=={distribution.version}"
+        needs = map(Requirement, distribution.requires or ())
+        wanted += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return found
 
 
 def _plain_name(requirement: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 SPEC_FILE = "spec.json"
 STORE_FOLDER = "store"
 PORT = 8080
+_NAME_CHARACTERS = 16  # with what is added, 27 are left for a namespace
 TOKEN_VARIABLE = "VERTA_LOCAL_TOKEN"
 
 
@@ -41,7 +42,8 @@ if __name__ == "__main__":
 
 def dockerfile(content: Mapping[str, Any]) -> str:
     """`Dockerfile`: the Python that logged the model, its requirements, then the folder."""
-    minor = ".".join(str(content.get("python") or "3.11").split(".")[:2])
+    found = re.match(r"\d+\.\d+", str(content.get("python")))
+    minor = found[0] if found else "3.11"
     return f"""FROM python:{minor}-slim
 WORKDIR /model
 COPY requirements.txt .
@@ -120,10 +122,13 @@ It speaks the Open Inference Protocol too: /v2/models/{run_id}/infer. `python se
 
 
 def resource_name(content: Mapping[str, Any]) -> str:
-    """A name that images and Kubernetes take: of the run's name, with a part of its id."""
-    plain = re.sub(r"[^a-z0-9]+", "-", str(content.get("run_name") or "model").lower()).strip("-")[:40].strip("-")
-    first = plain if plain[:1].isalpha() else f"model-{plain}".strip("-")
-    return f"{first}-{str(content['run_id'])[:8]}"
+    """A name that images and Kubernetes take: of the run's name, with a part of its id.
+
+    KServe makes `NAME-predictor-NAMESPACE` of it, which is one label of a host name: 63 characters at most.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "-", str(content.get("run_name") or "model").lower()).strip("-")
+    first = plain if plain[:1].isalpha() else f"model-{plain}"
+    return f"{first[:_NAME_CHARACTERS].strip('-')}-{re.sub('[^a-z0-9]+', '', str(content['run_id']).lower())[:8]}"
 
 
 def one_line(text: str) -> str:

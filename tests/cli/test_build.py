@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any
 import pytest
 
 from verta_local import Client
+from verta_local.built_files import dockerfile, resource_name
 from verta_local.cli import main
 from verta_local.deployment import DeployedModel
 from verta_local.interpreter import package_folders
@@ -79,12 +83,12 @@ def bare_python(tmp_path: Path) -> Path:
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
-    return {**kept, "HOME": str(home), "VERTA_LOCAL_STATE": str(home / "state"), **more}
+    return kept | {"HOME": str(home), "VERTA_LOCAL_STATE": str(home / "state")} | more
 
 
-def serving(python: Path, folder: Path, home: Path, **more: str) -> Iterator[list[str]]:
+def serving(python: Path, folder: Path, home: Path, *arguments: str, **more: str) -> Iterator[list[str]]:
     """Runs serve.py; gives the lines of its announcement, or none when it ended."""
-    command = [str(python), str(folder / "serve.py"), "--port", "0"]
+    command = [str(python), str(folder / "serve.py"), *(arguments or ("--port", "0"))]
     process = subprocess.Popen(
         command, env=environment(home, **more), cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -129,6 +133,77 @@ def test_no_secret_and_no_path_of_this_machine_is_in_it(built: Path, tmp_path: P
     assert json.loads((built / "spec.json").read_text())["env_names"] == ["MODEL_SECRET"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="modes")
+def test_whoever_a_container_runs_as_can_read_it_and_need_not_write(built: Path) -> None:
+    """Clusters choose a user id that owns nothing; a file system may be read-only."""
+    for path in built.rglob("*"):
+        mode = path.stat().st_mode
+        assert mode & 0o004 and (path.is_file() or mode & 0o001), path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="bin/python")
+def test_the_steps_of_the_dockerfile_serve(built: Path, bare_python: Path, tmp_path: Path) -> None:
+    """By hand: COPY, ENV and CMD as they stand, but for the port and where the state is."""
+    steps = [line.split(" ", 1) for line in (built / "Dockerfile").read_text().splitlines()]
+    assert [step for step, _ in steps] == ["FROM", "WORKDIR", "COPY", "RUN", "COPY", "USER", "ENV", "EXPOSE", "CMD"]
+    parts = dict(steps)
+    shutil.copytree(built, tmp_path / "model")
+    variables = dict(pair.split("=", 1) for pair in parts["ENV"].split())
+    assert all(value.startswith("/tmp/") for value in variables.values())  # where any user may write
+    program, name, *arguments = json.loads(parts["CMD"])
+    assert (program, name, arguments[arguments.index("--port") + 1]) == ("python", "serve.py", parts["EXPOSE"])
+    arguments[arguments.index("--port") + 1] = "0"
+    variables = {name: str(tmp_path / value.lstrip("/")) for name, value in variables.items()}
+    secrets = {"VERTA_LOCAL_TOKEN": "from-outside", "MODEL_SECRET": "now"}
+    for lines in serving(bare_python, tmp_path / "model", tmp_path, *arguments, **variables, **secrets):
+        words = dict(line.split(maxsplit=1) for line in lines if line.startswith("  "))
+        url = urllib.parse.urlsplit(words["url"].strip())
+        ask = http.client.HTTPConnection("127.0.0.1", url.port or 0, timeout=10)
+        for method, path, headers, status in (
+            ("GET", "/health/ready", {"Host": "10.1.2.3:8080"}, 200),  # a cluster's probes have no token
+            ("GET", "/metrics", {}, 401),
+            ("GET", "/metrics", {"Authorization": "Bearer from-outside"}, 200),
+            ("POST", url.path, {"Host": "model.example.com", "Access-Token": "from-outside"}, 200),
+        ):
+            ask.request(method, path, b"[1]" if method == "POST" else None, headers)
+            answer = ask.getresponse()
+            assert (answer.status, bool(answer.read())) == (status, True), path
+        ask.close()
+
+
+@pytest.mark.parametrize(
+    ("run_name", "name"),
+    [
+        ("A run: with a name", "a-run-with-a-nam-01234567"),
+        ("x" * 500, "x" * 16 + "-01234567"),
+        ("15 characters --- and more", "model-15-charact-01234567"),
+        ("\u3042", "model-01234567"),
+        ("", "model-01234567"),
+        ("abcdefghijklmno-p", "abcdefghijklmno-01234567"),
+    ],
+)
+def test_names_of_resources_are_labels_with_room_for_a_namespace(run_name: str, name: str) -> None:
+    made = resource_name({"run_name": run_name, "run_id": "01234567-89ab"})
+    assert made == name
+    assert re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", made)  # what KServe's own check wants
+    assert len(f"{made}-predictor-kubeflow-user-example-com") <= 63
+
+
+def test_a_python_version_that_is_none_does_not_become_a_line_of_the_dockerfile() -> None:
+    for version in ("3.12\nRUN evil", None, "", 7):
+        lines = dockerfile({"python": version}).splitlines()
+        assert lines[0] in ("FROM python:3.12-slim", "FROM python:3.11-slim") and "RUN evil" not in lines
+
+
+def test_all_that_is_needed_to_serve_is_pinned(built: Path) -> None:
+    """Also what our own needs need: without pins, a folder that is built again next year is another one."""
+    pins = (built / "requirements.txt").read_text().splitlines()
+    names = {pin.partition("==")[0] for pin in pins}
+    assert {"flask", "werkzeug", "jinja2", "markupsafe", "click", "blinker", "itsdangerous", "waitress"} <= names
+    assert all(re.fullmatch(r"[a-z0-9-]+==\S+", pin) for pin in pins), pins
+    assert not names & {"pip", "setuptools", "verta-local"}
+
+
 def test_a_changed_byte_is_refused_before_the_model_runs(built: Path, tmp_path: Path) -> None:
     (damaged,) = [
         path for path in (built / "store" / "objects").rglob("*") if path.is_file() and b"what was" in path.read_bytes()
@@ -163,7 +238,7 @@ def test_what_exists_is_not_touched(client: Client, tmp_path: Path, capsys: Any)
 def test_the_texts_name_the_python_the_token_and_the_probe(built: Path) -> None:
     docker, kserve = (built / "Dockerfile").read_text(), (built / "kserve.yaml").read_text()
     assert f"FROM python:{sys.version_info[0]}.{sys.version_info[1]}-slim" in docker
-    assert "kind: InferenceService" in kserve and "\n  name: a-run-with-a-name-" in kserve
+    assert "kind: InferenceService" in kserve and "\n  name: a-run-with-a-nam-" in kserve
     assert kserve.index('name: "VERTA_LOCAL_TOKEN"') < kserve.index('name: "MODEL_SECRET"')
     assert "readinessProbe:\n          httpGet: {path: /health/ready, port: 8080}" in kserve
     assert any(line.startswith("flask==") for line in (built / "requirements.txt").read_text().splitlines())
