@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
     EXTENSION_SUFFIXES,
@@ -27,6 +26,7 @@ from importlib.machinery import (
 )
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import NamedTuple
 
 from verta_store.digest import digest_of_bytes, digest_of_file
 
@@ -34,8 +34,7 @@ from verta_store.digest import digest_of_bytes, digest_of_file
 INIT_FILE, CONFIG_FILE = "__init__.py", "_verta_config.py"
 
 
-@dataclass(frozen=True)
-class ModuleTree:
+class ModuleTree(NamedTuple):
     """A stored folder of modules: where it is, and the digest of each file (relative path with '/' -> digest).
 
     `needed` are the names of modules that the model reached where it was logged, None where that is not known.

@@ -116,8 +116,6 @@ def _endpoint_to_serve(store: Store, row: EntityRow) -> ModelToServe:
 
 def _deployed(store: Store, options: argparse.Namespace) -> list[ModelToServe]:
     """What the store notes as deployed on this machine, as it was: at its path, with its settings."""
-    from dataclasses import replace  # noqa: PLC0415 - start-up time
-
     from ..deployment.tokens import kept_token  # noqa: PLC0415 - start-up time
     from ..run import ExperimentRun  # noqa: PLC0415 - start-up time
     from ..run_model import deployed_here  # noqa: PLC0415 - start-up time
@@ -138,7 +136,7 @@ def _deployed(store: Store, options: argparse.Namespace) -> list[ModelToServe]:
             f"nothing of {store.root} is deployed on this machine; deploy a run with: verta-local deploy RUN"
         )
     if options.token is not None or options.no_token:
-        return [replace(model, token=None) for model in found]
+        return [model._replace(token=None) for model in found]
     return found
 
 

@@ -11,8 +11,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from verta_local.serving import frames, wire
 from verta_local.tracebacks import own_traceback, without_folders
@@ -21,8 +20,7 @@ _OK = 200
 _MODEL_FAULT = 502
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """An HTTP status, a body, and as the JSON of a dict, where there are any: its own "headers", what was "noted"."""
 
     status: int

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ def environment_for(
     environment = {name: value for name, value in base.environment.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     environment["VIRTUAL_ENV"] = str(folder)
     environment["PATH"] = os.pathsep.join([str(scripts), *filter(None, [base.environment.get("PATH")])])
-    return replace(base, executable=str(_python_in(folder)), environment=environment, is_own=True)
+    return base._replace(executable=str(_python_in(folder)), environment=environment, is_own=True)
 
 
 def _make(

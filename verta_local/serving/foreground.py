@@ -11,10 +11,10 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from verta_local import config
 from verta_local.deployment_settings import DEFAULT_SLOW_S, check_token, log_name
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 _FOLLOW_EVERY_S = 0.2
 
 
-@dataclass(frozen=True)
-class ServedModel:
+class ServedModel(NamedTuple):
     """What a user needs to reach one served model; `curl` is for a shell, `page` the URL to try it in a browser."""
 
     run_id: str
@@ -46,14 +45,17 @@ class ServedModel:
     page: str
 
 
-@dataclass(frozen=True)
-class ModelToServe:
+class ModelToServe(NamedTuple):
     """A model spec, at which path (the run's id by default), with which token and settings of its own."""
 
     spec: dict[str, Any]
     path: str | None = None
-    token: str | None = field(default=None, repr=False)
-    settings: dict[str, Any] = field(default_factory=dict)
+    token: str | None = None
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+    def __repr__(self) -> str:
+        # Without the token: a secret is in no traceback and no log.
+        return f"ModelToServe(spec={self.spec!r}, path={self.path!r}, settings={dict(self.settings)!r})"
 
 
 def serve_foreground(

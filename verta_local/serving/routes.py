@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from verta_local.serving import frames
 
@@ -15,8 +15,7 @@ _INFER = "/infer"
 _VERSIONS = "/versions/"
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """`code` of the frame that asks; `name` of the model, None for the only one of this server; "" for any version."""
 
     code: int
