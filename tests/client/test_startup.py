@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from verta_local import Client
+from verta_local import Client, config
 from verta_local.deployment import DeployedModel
 
 HEAVY = {"flask", "pandas", "sqlite_utils", "cloudpickle", "waitress", "numpy", "packaging", "http", "multiprocessing"}
@@ -36,6 +36,27 @@ import json, sys
 print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))
 """
     assert HEAVY & set(json.loads(python(code).stdout.splitlines()[-1])) == set()
+
+
+def test_neither_does_deploying(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = client.set_experiment_run()
+    run.log_model(doubles(), custom_modules=[])
+    run.log_requirements([])
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    monkeypatch.setenv("VERTA_LOCAL_HTTP_SERVER", "waitress")
+    run.deploy(wait=True)
+    assert run.get_deployed_model().predict(21) == 42
+    lines = _imported((config.serving_dir() / "supervisor.log").read_text())
+    run.undeploy(wait=True)
+    assert "waitress" in lines
+    assert NOT_TO_SERVE & set(lines) == set()
+    if sys.platform == "linux":
+        assert lines.count("site") == 1
+
+
+def _imported(text: str) -> list[str]:
+    """The modules that processes imported, from what they wrote about it."""
+    return [line.rpartition("|")[2].strip() for line in text.splitlines() if line.startswith("import time:")]
 
 
 def test_importing_costs_at_most_a_tenth_of_a_second_of_cpu() -> None:
@@ -109,7 +130,7 @@ def test_serving_the_first_prediction_brings_no_library_that_is_not_needed(
         assert DeployedModel(url, "t").predict(21) == 42
         process.terminate()
         _, errors = process.communicate(timeout=20)
-    lines = [line.rpartition("|")[2].strip() for line in errors.splitlines() if line.startswith("import time:")]
+    lines = _imported(errors)
     imported = set(lines)
     assert {"waitress", "verta_local.serving.answering", "verta_local.installed"} <= imported
     assert {name for name in NOT_TO_SERVE if name in imported} == set()

@@ -5,7 +5,7 @@
     launch > nursery, environments                          how that process is started, and in which Python
     process > version > rollout > endpoint > table          a child; replicas; what replaces what; a URL; all of them
     listeners > listener (waitress), fast_listener > turns  who speaks HTTP
-    front, admin, *_pages, openapi > supervisor             what is answered
+    front, orders, admin, *_pages, openapi > supervisor     what is answered
     background, foreground                                  the two ways to run a supervisor
 
 The supervisor never parses a request's body and never unpickles; the child does both.

@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from verta_local.serving.guard import Guard, is_loopback
 from verta_local.serving.launch import Launcher
 from verta_local.serving.listeners import make_server
 from verta_local.serving.metrics import Metrics
+from verta_local.serving.orders import ADMIN_PREFIX, Orders, program_of
 from verta_local.serving.process import BODY_LIMIT_BYTES, Program
 from verta_local.serving.routes import PREDICT_PREFIX
 from verta_local.serving.table import EndpointTable
@@ -81,7 +82,8 @@ class Supervisor:
         self.log_folder = log_folder or state_folder / "logs"
         self.access_log = AccessLog(self.log_folder / ACCESS_LOG, check_slow_s(slow_s))
         self.table = EndpointTable(self.log_folder, self._launcher, on_change)
-        self._front = Front(self.table, self.metrics, self.access_log, self._flask_app)
+        self._front = Front(self.table, self.metrics, self.access_log, lambda: self._without_prediction)
+        self._orders = Orders(self)
         self.server = make_server(self._front, host, port, body_limit_bytes)
         self.port = self.server.port
         self._front.guard = Guard(host, self.port, allowed_hosts)
@@ -102,8 +104,6 @@ class Supervisor:
 
     def deploy(self, order: dict[str, Any]) -> Endpoint:
         """Serves what an order of the admin API asks for. Raises: BadRequest, Stopping."""
-        from verta_local.serving.admin import program_of  # noqa: PLC0415 - start-up time: brings Flask
-
         path, token = order.get("path"), order.get("token")
         return self.deploy_program(
             program_of(order),
@@ -164,6 +164,10 @@ class Supervisor:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stop()
+
+    def _without_prediction(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        is_order = environ["PATH_INFO"].startswith(ADMIN_PREFIX)
+        return (self._orders if is_order else self._flask_app())(environ, start_response)
 
     def _flask_app(self) -> WsgiApplication:
         """Flask is imported for the first request that is none for a model: it takes as long as all of a start."""
