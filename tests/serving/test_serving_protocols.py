@@ -109,6 +109,9 @@ def test_datatypes(server: Any, data: Any, shape: Any, datatype: str, out: Any) 
         (_tensor([1, 2, 3], [2, 2]), "has 4 elements, not 3"),
         (_tensor([[1, 2, 3, 4]], [2, 2]), "nested otherwise"),
         (_tensor([1], [1], "FP8"), "datatype"),
+        (_tensor([1], [1], ["FP32"]), "datatype"),
+        (_tensor([1], [1], {}), "datatype"),
+        (_tensor([1], [1], None), "datatype"),
         (_tensor([300], [1], "UINT8"), "no UINT8"),
         (_tensor([-1], [1], "UINT64"), "no UINT64"),
         (_tensor([1.5], [1], "INT32"), "no INT32"),
@@ -321,6 +324,22 @@ def test_tables_go_to_batch_predict_and_params_to_who_takes_them(server: Any) ->
     assert _invoke(server, {"dataframe_records": [{"a": 2}]}).json == {"predictions": [{"a": 4}]}
     server.deploy("TakesParams")
     assert _invoke(server, {"inputs": [1], "params": {"p": 3}}).json == {"predictions": [[1], {"p": 3}]}
+
+
+@pytest.mark.parametrize("columns", [["a", "a"], ["1", 1]])
+def test_columns_of_one_name_are_refused_where_one_would_be_lost(server: Any, columns: list[Any]) -> None:
+    pytest.importorskip("pandas")
+    server.deploy("TwinColumns")
+    reply = _invoke(server, {"inputs": columns})
+    assert (reply.status, reply.message) == (
+        502,
+        f"the model's answer has 2 columns named '{columns[0]}': give each its own name",
+    )
+    if columns == ["a", "a"]:  # a tensor of text
+        asked = {"name": "x", "shape": [2], "datatype": "BYTES", "data": columns}
+        reply = _infer(server, asked)
+        assert (reply.status, "2 columns named 'a'" in reply.json["error"]) == (502, True)
+    assert server.predict(columns).json == [[1, 2]]
 
 
 def test_invocations_are_for_a_server_of_one_model(server: Any) -> None:

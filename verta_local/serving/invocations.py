@@ -62,6 +62,7 @@ def write(answer: Any) -> bytes:
     pandas = sys.modules.get("pandas")
     if pandas is not None:
         if isinstance(answer, pandas.DataFrame):
+            wire.check_columns(answer)
             answer = answer.to_dict("records")
         elif isinstance(answer, pandas.Series):
             answer = answer.tolist()

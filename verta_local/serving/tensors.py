@@ -161,10 +161,10 @@ def _shape_of(tensor: dict[str, Any]) -> list[int]:
 
 def _datatype_of(tensor: dict[str, Any]) -> str:
     datatype = tensor.get("datatype")
-    if datatype not in _CODES and datatype != "BYTES":
+    if not isinstance(datatype, str) or (datatype not in _CODES and datatype != "BYTES"):
         known = ", ".join((*_CODES, "BYTES"))
         raise wire.BadBody(f"the datatype of input {tensor['name']!r} is one of {known}, not {datatype!r:.50}")
-    return str(datatype)
+    return datatype
 
 
 def _from_binary(content: memoryview, datatype: str, shape: list[int], name: str) -> list[Any]:
@@ -304,6 +304,7 @@ class _Tensor:
 def _outputs_of(answer: Any) -> dict[str, _Tensor]:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(answer, pandas.DataFrame):
+        wire.check_columns(answer)
         answer = {str(name): answer[name].tolist() for name in answer.columns}
     if isinstance(answer, dict) and answer and all(isinstance(name, str) for name in answer):
         found = {name: _tensor_of(value) for name, value in answer.items()}

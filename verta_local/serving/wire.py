@@ -19,6 +19,7 @@ import json
 import sys
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,16 @@ class BadBody(Exception):
 
 class NotJson(Exception):
     """The model's answer holds something that has no JSON form; the message names its type and place."""
+
+
+def check_columns(table: Any) -> None:
+    """Raises NotJson for a DataFrame whose columns cannot be keys: one of two that have a name would be lost."""
+    names = Counter(map(str, table.columns))
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise NotJson(
+            f"the model's answer has {names[twice[0]]} columns named {twice[0]!r:.100}: give each its own name"
+        )
 
 
 def unzip(body: bytes, limit_bytes: int) -> bytes:

@@ -260,6 +260,15 @@ class Table(Model):
         return df * 2
 
 
+class TwinColumns(Model):
+    """A table of which one column would be lost if columns were keys."""
+
+    def predict(self, data):
+        import pandas
+
+        return pandas.DataFrame([[1, 2]], columns=data)
+
+
 class Json(Model):
     def predict(self, data):
         return json.dumps(data)
