@@ -7,6 +7,7 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,7 @@ from verta_local.serving.accesslog import AccessLog
 from verta_local.serving.endpoint import Endpoint
 from verta_local.serving.front import Front, WsgiApplication
 from verta_local.serving.guard import Guard, is_loopback
+from verta_local.serving.heap import give_back_free_memory
 from verta_local.serving.launch import Launcher
 from verta_local.serving.listeners import make_server
 from verta_local.serving.metrics import Metrics
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 _DRAIN_S = 30.0
 _CHORES_EVERY_S = 2.0
+_TRIM_EVERY_S = 30.0
 
 
 class StateFolderError(Exception):
@@ -180,7 +183,11 @@ class Supervisor:
         return self._app
 
     def _chores(self) -> None:
+        trim_at = time.monotonic() + _TRIM_EVERY_S
         while not self._ended.wait(_CHORES_EVERY_S):
+            if time.monotonic() >= trim_at:
+                give_back_free_memory()
+                trim_at = time.monotonic() + _TRIM_EVERY_S
             for endpoint in self.table.all():
                 try:
                     endpoint.cut_logs()
