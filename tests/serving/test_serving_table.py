@@ -27,6 +27,7 @@ from verta_local.deployment import DeployedModel, local
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "serving.md"
 _PREDICT = "/api/v1/predict/run-1"
+_HEADING = "| when | then |\n|---|---|\n"
 ROWS: dict[str, Callable[..., str]] = {}
 
 
@@ -235,9 +236,9 @@ def test_the_table_says_what_is_seen(when: str, server: Any, tools: Any, make_se
     said = _table(text)
     if os.environ.get("WRITE_TABLE"):
         said[when] = seen
-        head = text.partition("| when | then |\n|---|---|\n")
+        above, heading, rest = text.partition(_HEADING)
         lines = "".join(f"| {each} | {said[each]} |\n" for each in ROWS if each in said)
-        DOCUMENT.write_text(head[0] + head[1] + lines)
+        DOCUMENT.write_text(above + heading + lines + "\n" + rest.partition("\n\n")[2])
     assert said.get(when) == seen
 
 
@@ -246,6 +247,6 @@ def test_the_table_has_these_lines_and_no_others() -> None:
 
 
 def _table(text: str) -> dict[str, str]:
-    lines = text.partition("| when | then |\n|---|---|\n")[2].splitlines()
-    cells = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    lines = text.partition(_HEADING)[2].partition("\n\n")[0].splitlines()
+    cells = [line.strip("|").split("|") for line in lines]
     return {when.strip(): then.strip() for when, then in cells}
