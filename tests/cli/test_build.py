@@ -171,6 +171,60 @@ def test_the_steps_of_the_dockerfile_serve(built: Path, bare_python: Path, tmp_p
         ask.close()
 
 
+# Fields of serving.kserve.io/v1beta1 and core/v1; the Python models of KServe 0.21 take such a manifest.
+_MANIFEST = {
+    "apiVersion": str,
+    "kind": str,
+    "metadata": {"name": str},
+    "spec": {
+        "predictor": {
+            "containers": [
+                {
+                    "name": str,
+                    "image": str,
+                    "ports": [{"containerPort": int, "protocol": str}],
+                    "env": [{"name": str, "valueFrom": {"secretKeyRef": {"name": str, "key": str}}}],
+                    "readinessProbe": {"httpGet": {"path": str, "port": int}},
+                    "livenessProbe": {"httpGet": {"path": str, "port": int}},
+                }
+            ]
+        }
+    },
+}
+
+
+def _assert_fits(value: Any, shape: Any, place: str = "") -> None:
+    if isinstance(shape, dict):
+        assert isinstance(value, dict) and value.keys() == shape.keys(), place
+        for name, part in shape.items():
+            _assert_fits(value[name], part, f"{place}.{name}")
+    elif isinstance(shape, list):
+        assert isinstance(value, list) and value, place
+        for part in value:
+            _assert_fits(part, shape[0], f"{place}[]")
+    else:
+        assert type(value) is shape, place
+
+
+def test_the_manifest_is_an_inference_service_of_a_container_of_ones_own(built: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    manifest = yaml.safe_load((built / "kserve.yaml").read_text())
+    _assert_fits(manifest, _MANIFEST)
+    assert (manifest["apiVersion"], manifest["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
+    (container,) = manifest["spec"]["predictor"]["containers"]
+    assert container["name"] == "kserve-container"  # by this name KServe knows whose port it calls
+    ports = {
+        container["ports"][0]["containerPort"],
+        *(container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("readiness", "liveness")),
+    }
+    assert ports == {8080}
+    secrets = {each["valueFrom"]["secretKeyRef"]["name"] for each in container["env"]}
+    assert secrets == {manifest["metadata"]["name"]}
+    assert [each["valueFrom"]["secretKeyRef"]["key"] for each in container["env"]] == ["token", "MODEL_SECRET"]
+    readme = (built / "README.md").read_text()
+    assert f"create secret generic {manifest['metadata']['name']} --from-literal=token=" in readme
+
+
 @pytest.mark.parametrize(
     ("run_name", "name"),
     [
