@@ -102,22 +102,23 @@ def test_a_lane_stays_open_until_its_request_has_returned(
     """Else the number of its descriptor is that of the next process's lane, and the old request reads from it."""
     endpoint = server.deploy("Dies")
     child = endpoint.versions()[0]._replicas[0].active
-    sockets = [lane._socket for lane in child._lanes]
+    lanes = (child._control, child._lifeline, child._work)
+    sockets = [opened for lane in lanes for opened in {lane._socket, lane._read_socket}]
     about_to_read, may_read = threading.Event(), threading.Event()
-    reads = FrameReader.read
+    reads = FrameReader.read_all
 
     def read_late(self: FrameReader) -> Any:
-        if threading.current_thread().name == "request" and not may_read.is_set():
+        if self is child._work._reader and not may_read.is_set():
             about_to_read.set()
             assert may_read.wait(10)
         return reads(self)
 
-    monkeypatch.setattr(FrameReader, "read", read_late)
+    monkeypatch.setattr(FrameReader, "read_all", read_late)
     late = tools.in_background(lambda: server.predict("die slowly"))  # not answered when it is killed
     assert about_to_read.wait(10)
     os.kill(child.pid, signal.SIGKILL)
     tools.eventually(lambda: endpoint.status()["pid"] not in (child.pid, None))
-    assert [each.fileno() >= 0 for each in sockets].count(True) == 1
+    assert [each.fileno() >= 0 for each in sockets].count(True) == 2  # for reading and for writing
     may_read.set()
     assert late().status == 502
     tools.eventually(lambda: all(each.fileno() == -1 for each in sockets))

@@ -47,7 +47,7 @@ class ModelReplica:
     async def reply(self, code: int, head: bytes, meta: bytes, body: bytes) -> tuple[int, bytes, bytes]:
         """Status, body and headers of the answer to one frame."""
         loop = asyncio.get_running_loop()
-        reply = await loop.run_in_executor(self._threads, self._answers.reply_to, Frame(code, head, meta, body))
+        reply = await loop.run_in_executor(self._threads, self._answers.reply_to, Frame(0, code, head, meta, body))
         return reply.status, reply.body, reply.meta
 
     def _on_this_node(self, spec: dict[str, Any]) -> dict[str, Any]:

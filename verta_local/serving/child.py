@@ -1,9 +1,4 @@
-"""The process of one deployed model: loads it, then answers one request at a time on each lane.
-
-Lane 0 of the work lanes is served by the main thread, which also loads the model, and the supervisor hands out the
-lowest idle lane: as long as requests come one by one, a model that is bound to its thread (SQLite connections, event
-loops, thread-local sessions) sees only the thread that made it.
-"""
+"""The process of one deployed model: loads it in its main thread, then answers requests (see `turns`)."""
 
 from __future__ import annotations
 
@@ -20,6 +15,7 @@ from typing import Any
 from verta_local.errors import EnvironmentUnmet, LoadError
 from verta_local.serving import frames
 from verta_local.serving.answering import AnswersItself, ModelAnswers, say
+from verta_local.serving.turns import Turns
 from verta_local.tracebacks import own_traceback
 
 _PROGRAM_NAME = "verta_local model"
@@ -27,7 +23,7 @@ _PROGRAM_NAME = "verta_local model"
 
 def main(arguments: list[str]) -> int:
     """Runs the child; `arguments` name its lanes. Returns the exit code: 0 when told to end, 1 when loading failed."""
-    control, lifeline, *work = frames.child_lanes(arguments)
+    control, lifeline, work = frames.child_lanes(arguments)
     sys.argv[:] = [_PROGRAM_NAME]  # a model that reads options must not meet the numbers of our lanes
     _die_with_supervisor(lifeline)
     _prepare_output()
@@ -47,9 +43,7 @@ def main(arguments: list[str]) -> int:
     else:
         answers = ModelAnswers(model, order["spec"], int(order["body_limit_bytes"]))
     frames.send_frame(control, frames.READY, json.dumps(answers.about()).encode())
-    for number, lane in enumerate(work[1:], 1):
-        threading.Thread(target=_serve, args=(answers, lane), name=f"predict-{number}", daemon=True).start()
-    _serve(answers, work[0])
+    Turns(answers.reply_to, work, int(order["threads"])).run()
     sys.stdout.flush()
     return 0
 
@@ -74,21 +68,6 @@ def _report_failure(control: socket.socket, error: BaseException) -> None:
     frames.send_frame(control, frames.FAILED, json.dumps(report).encode())
 
 
-def _serve(answers: AnswersItself, lane: socket.socket) -> None:
-    """Answers until the supervisor closes the lane."""
-    reader = frames.FrameReader(lane)
-    while True:
-        try:
-            request = reader.read()
-        except (EOFError, OSError):
-            return
-        reply = answers.reply_to(request)
-        try:
-            frames.send_frame(lane, reply.status, reply.body, meta=reply.meta)
-        except OSError:
-            return
-
-
 def _prepare_output() -> None:
     """Makes what the model prints reach its log at once and never fail, and a crash in C code leave a traceback."""
     for stream in (sys.stdout, sys.stderr):
@@ -98,18 +77,17 @@ def _prepare_output() -> None:
     faulthandler.enable(all_threads=False)
 
 
-def _watch_control(reader: frames.FrameReader, work: list[socket.socket]) -> None:
+def _watch_control(reader: frames.FrameReader, work: socket.socket) -> None:
     """Ends the process in an orderly way when told to, and at once when the supervisor is gone."""
     try:
         order = reader.read()
     except (EOFError, OSError):
         os._exit(0)
     if order.code == frames.EXIT:
-        for lane in work:
-            try:
-                lane.shutdown(socket.SHUT_RD)  # wakes the thread that waits for a request
-            except OSError:
-                pass  # that lane is closed already
+        try:
+            work.shutdown(socket.SHUT_RD)  # wakes the thread that waits for a request
+        except OSError:
+            pass  # it is closed already
 
 
 def _die_with_supervisor(lifeline: socket.socket) -> None:

@@ -7,38 +7,22 @@ as long as one prediction may take. A request that a dead process never read goe
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from verta_local.serving import frames
+from verta_local.serving.calls import Answer, AwaitedCall, Call
 from verta_local.serving.launch import Launcher
-from verta_local.serving.process import ChildGone, ChildProcess, PredictTimeout, Program
+from verta_local.serving.process import ChildProcess, Program
 from verta_local.serving.rollout import Rollout
 from verta_local.serving.version import DEPLOYED, DEPLOYING, ERROR, STOPPED, Version
 from verta_local.tracebacks import without_folders
 
-__all__ = ["DEPLOYED", "DEPLOYING", "ERROR", "STOPPED", "Answer", "Endpoint"]
+__all__ = ["DEPLOYED", "DEPLOYING", "ERROR", "STOPPED", "Endpoint"]
 
 LOAD_WAIT_S = 30.0  # how long a request waits for a model that loads, before it is told to come again
-_OK = 200
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP status with a body, or a message; after how many seconds to try again (0: no such hint).
-
-    `meta` is what the model's process says beside the body, `run_id` is whose model answered ("" for none), `waited_s`
-    how long the request waited for a lane.
-    """
-
-    status: int
-    body: bytes = b""
-    message: str = ""
-    retry_after_s: int = 0
-    meta: bytes = b""
-    run_id: str = ""
-    waited_s: float = 0.0
+_LOOK_EVERY_S = 1.0
 
 
 class Endpoint(Rollout):
@@ -79,39 +63,46 @@ class Endpoint(Rollout):
     # ---- answering ----
 
     def predict(self, code: int, request_id: str, body: bytes, meta: bytes = b"") -> Answer:
-        """Passes one request to the model and gives its answer, or one that says why there is none."""
-        head = request_id.encode("ascii")
-        is_canary = self._canary is not None and self._is_for_canary()
-        answer = self._try_once(is_canary, code, head, body, meta)
-        if answer is None:
-            answer = self._try_once(is_canary, code, head, body, meta)
-        return answer or Answer(502, message="the model's process ends again and again: its log says more")
+        """Passes one request to the model and waits for its answer, or for one that says why there is none."""
+        call = AwaitedCall(code, request_id.encode("ascii"), body, meta, is_canary=self._is_for_canary())
+        self.dispatch(call, by_sender=True)
+        while True:
+            if call.stream is not None and call.answer is None:
+                call.stream.read_for(call)
+            if call.answer is not None:
+                return call.answer
+            call.wait(_LOOK_EVERY_S)
+            if call.stream is None:
+                self.expire_waiting()
 
-    def _try_once(self, is_canary: bool, code: int, head: bytes, body: bytes, meta: bytes) -> Answer | None:
-        """One child's answer; None when that child was dead before it read anything of the request."""
-        taken = self._take_lane(is_canary)
-        if isinstance(taken, Answer):
-            return taken
-        version, child, lane, waited_s = taken
-        run_id = child.program.identity[1]
-        try:
-            frame = child.exchange(lane, code, body, head, meta)
-        except PredictTimeout:
-            version.request_timed_out(child)
-            limit_s = child.program.predict_timeout_s
-            text = f"the model did not answer within {limit_s:g} s; its process is being replaced"
-            return Answer(502, message=text, run_id=run_id)
-        except ChildGone as gone:
-            how = version.request_gone(child)
-            return Answer(502, message=f"the model's process {how}", run_id=run_id) if gone.was_sent else None
-        if frame.code != _OK:
-            child.log.mark_answered()  # the traceback that the model left there is this answer's, not its last words
+    def begin(self, code: int, request_id: str, body: bytes, meta: bytes, tell: Callable[[Answer], None]) -> None:
+        """As `predict`, and returns at once: `tell` gets the answer, in any thread."""
+        self.dispatch(Call(code, request_id.encode("ascii"), body, meta, tell, is_canary=self._is_for_canary()))
+
+    def dispatch(self, call: Call, *, is_known: bool = False, by_sender: bool = False) -> None:
+        """Sends a call to the version that is to answer it, or has it wait; `by_sender` as of `Stream.send`."""
         with self._lock:
-            version.give_back(child, lane)
-        return Answer(frame.code, frame.body, meta=frame.meta, run_id=run_id, waited_s=waited_s)
+            place = self._place(call, is_known)
+        if isinstance(place, Answer):
+            call.tell(place)
+        elif place is not None:
+            place.stream.send((call,), by_sender=by_sender)
+
+    def expire_waiting(self) -> None:
+        """Answers those that have waited for longer than they are worth; call now and then."""
+        late: list[tuple[Call, Answer]] = []
+        with self._lock:
+            for version in self.versions():
+                begun_before = time.monotonic() - self._wait_limit_s(version)
+                while version.queue and version.queue[0].begun_at <= begun_before:
+                    late.append((version.queue.popleft(), self._too_late(version)))
+        for call, answer in late:
+            call.tell(answer)
 
     def _is_for_canary(self) -> bool:
         """Spreads the canary's share evenly: of ten requests at 10 %, exactly one."""
+        if self._canary is None:
+            return False
         with self._lock:
             if self._canary is None:
                 return False
@@ -121,43 +112,32 @@ class Endpoint(Rollout):
             self._canary_debt -= 1.0
             return True
 
-    def _take_lane(self, is_canary: bool) -> tuple[Version, ChildProcess, int, float] | Answer:
-        with self._lock:
-            version = self._version_for(is_canary)
-            taken = version.take_lane() if version is not None else None
-            if version is not None and taken is not None:
-                return version, *taken, 0.0
-            if version is not None and version.waiting >= version.program.queue_limit:
-                return Answer(
-                    503,
-                    message=f"{version.waiting} requests are waiting for this model: try again",
-                    retry_after_s=1,
-                    run_id=version.program.identity[1],
-                )
-            return self._wait_for_lane(is_canary)
+    def _place(self, call: Call, is_known: bool) -> ChildProcess | Answer | None:
+        """Where a call is to be sent, or why nowhere; None: it waits. With the lock held."""
+        version = self._version_for(call.is_canary)
+        child = version.take() if version is not None else None
+        if child is not None:
+            if is_known:
+                call.waited_s = time.monotonic() - call.begun_at
+            return child
+        if self._is_stopped or version is None:
+            return Answer(410, message=f"{self._stop_message}: run.deploy() serves it again")
+        if version.state == ERROR and self._next is None:
+            return Answer(502, message=without_folders(version.message), run_id=version.run_id)
+        if not is_known and len(version.queue) >= version.program.queue_limit:
+            text = f"{len(version.queue)} requests are waiting for this model: try again"
+            return Answer(503, message=text, retry_after_s=1, run_id=version.run_id)
+        if time.monotonic() - call.begun_at >= self._wait_limit_s(version):
+            return self._too_late(version)
+        version.queue.append(call)
+        return None
 
-    def _wait_for_lane(self, is_canary: bool) -> tuple[Version, ChildProcess, int, float] | Answer:
-        start = time.monotonic()
-        while True:
-            version = self._version_for(is_canary)
-            if self._is_stopped or version is None:
-                return Answer(410, message=f"{self._stop_message}: run.deploy() serves it again")
-            run_id = version.program.identity[1]
-            if version.state == ERROR and self._next is None:
-                return Answer(502, message=without_folders(version.message), run_id=run_id)
-            taken = version.take_lane()
-            if taken is not None:
-                return version, *taken, time.monotonic() - start
-            limit_s = LOAD_WAIT_S if version.is_loading else version.program.predict_timeout_s
-            left_s = start + limit_s - time.monotonic()
-            if left_s <= 0:
-                why = "the model is still loading" if version.is_loading else "the model is busy"
-                return Answer(503, message=f"{why}: try again", retry_after_s=2, run_id=run_id)
-            version.waiting += 1
-            try:
-                version.lane_free.wait(left_s)
-            finally:
-                version.waiting -= 1
+    def _wait_limit_s(self, version: Version) -> float:
+        return LOAD_WAIT_S if version.is_loading else version.program.predict_timeout_s
+
+    def _too_late(self, version: Version) -> Answer:
+        why = "the model is still loading" if version.is_loading else "the model is busy"
+        return Answer(503, message=f"{why}: try again", retry_after_s=2, run_id=version.run_id)
 
     def _version_for(self, is_canary: bool) -> Version | None:
         return self._canary if is_canary and self._canary is not None else self._current

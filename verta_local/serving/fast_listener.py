@@ -14,17 +14,16 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from verta_local.serving.addresses import check_address
+from verta_local.serving.front import Front
 from verta_local.serving.guard import SECURITY_HEADERS
-from verta_local.serving.turns import Turns
 
 _KNOWN_MAJOR = "2."
 _BACKLOG = 1024
-_THREADS_LIMIT = 512  # requests at a time
-_NATIVE_THREADS = 512  # granian's own, made when needed: they only read requests, for as long as one arrives
+_NATIVE_THREADS = 512  # granian's own, made when needed: they read requests, for as long as one arrives
 _NATIVE_THREAD_IDLE_S = 30
 _BUFFER_BYTES = 64 * 1024  # bounds the head of a request too
 _HEAD_TIMEOUT_MS = 20_000
@@ -33,8 +32,6 @@ _READING_AWAY_LIMIT = 16
 _PIECE_BYTES = 1 << 20
 _WAKE_S = 1.0
 _STATUS_DIGITS = 3
-
-Application = Callable[..., Iterable[bytes]]
 
 
 class Unfit(Exception):
@@ -48,7 +45,7 @@ class _TooLarge(Exception):
 class GranianServer:
     """Listens on `host` and `port` (0: any free one). Raises: Unfit, ValueError, OSError."""
 
-    def __init__(self, application: Application, host: str, port: int, body_limit_bytes: int) -> None:
+    def __init__(self, application: Front, host: str, port: int, body_limit_bytes: int) -> None:
         native, futures, http = _granian()
         check_address(host, port)
         self._ended = threading.Event()
@@ -73,7 +70,6 @@ class GranianServer:
             self._loop = importlib.import_module("asyncio").new_event_loop()  # never runs: its scheduler wants one
             self._signal = native.WorkerSignal()
             self._signal.add_cb(self._ended.set)
-            self._turns = Turns(self._answer, _THREADS_LIMIT)
             scheduler = futures._new_cbscheduler(self._loop, self._take, impl_asyncio=True)
             worker.serve_mtr(scheduler, self._loop, self._signal)
             listening.detach()  # it is granian's now, which closes it
@@ -106,7 +102,7 @@ class GranianServer:
         self._wake_write.close()
 
     def _take(self, protocol: Any, scope: dict[str, Any]) -> None:
-        """Reads a request, in one of granian's threads; it is answered there or by one that is at work."""
+        """Reads a request, in one of granian's threads; what a model is to answer is answered later."""
         try:
             body = self._body(scope)
         except _TooLarge:
@@ -119,11 +115,11 @@ class GranianServer:
                 finally:
                     self._reading_away.release()
             return
-        scope["wsgi.input"] = io.BytesIO(body)
-        self._turns.add((protocol, scope))
+        if not self._application.begin(scope, body, protocol.response_bytes):
+            scope["wsgi.input"] = io.BytesIO(body)
+            self._answer(protocol, scope)
 
-    def _answer(self, request: tuple[Any, dict[str, Any]]) -> None:
-        protocol, scope = request
+    def _answer(self, protocol: Any, scope: dict[str, Any]) -> None:
         status = 500
         headers: list[tuple[str, str]] = []
 

@@ -1,8 +1,8 @@
 """Length-prefixed frames between the supervisor and a model's process, and the lanes that carry them.
 
-A frame is `code, head length, meta length, body length` in network order, then head, meta and body. To the child the
-code is what to do, from the child it is the HTTP status. A lane carries one request and then its answer, never two
-at once, so there is nothing to match up and a reader never holds bytes of the next frame.
+A frame is `tag, code, head length, meta length, body length` in network order, then head, meta and body. To the child
+the code is what to do, from the child it is the HTTP status. Many requests are under way on one lane, and an answer
+has the tag of its request: whoever reads takes all that has come with one system call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 PREDICT = 1
 BATCH_PREDICT = 2
@@ -29,75 +31,125 @@ FAILED = 21  # control lane, from the child: the body is JSON {"message", "trace
 
 PASSED = "fd"  # the first argument of a child that has its lanes as descriptors
 
-_HEADER = struct.Struct("!HHIQ")
-_FIRST_READ_BYTES = 64 * 1024
+CONTROL_LANE, LIFELINE, WORK_LANE = range(3)
+LANES = 3
+
+_HEADER = struct.Struct("!IHHIQ")
+_READ_BYTES = 64 * 1024
 _JOIN_BELOW_BYTES = 64 * 1024  # a copy of less than this is cheaper than a second system call
 _KEY_BYTES = 32
 _CONNECT_TIMEOUT_S = 20.0  # a fresh interpreter on a busy machine; it only bounds a child that never starts
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One message: `code` (see above), `head` (the request id), `meta` (JSON, mostly empty), `body`.
+class Frame(NamedTuple):  # and no dataclass: two are made for every request
+    """One message: its `tag`, `code` (see above), `head` (the request id), `meta` (JSON, mostly empty), `body`.
 
     A request's meta may have "headers", "content_type", "json_bytes" and "model"; an answer's "headers", "noted".
     """
 
+    tag: int
     code: int
     head: bytes
     meta: bytes
     body: bytes
 
 
-def send_frame(lane: socket.socket, code: int, body: bytes = b"", head: bytes = b"", meta: bytes = b"") -> None:
+def send_frame(
+    lane: socket.socket, code: int, body: bytes = b"", head: bytes = b"", meta: bytes = b"", tag: int = 0
+) -> None:
     """Writes one frame. Raises: OSError when the other side is gone, TimeoutError when it does not read."""
-    start = _HEADER.pack(code, len(head), len(meta), len(body)) + head + meta
-    if is_one_write(body):
-        lane.sendall(start + body)
-    else:
-        lane.sendall(start)
-        lane.sendall(body)
+    send_frames(lane, (Frame(tag, code, head, meta, body),))
 
 
-def is_one_write(body: bytes) -> bool:
-    """Whether `send_frame` hands a frame with this body to the system in one piece."""
-    return len(body) < _JOIN_BELOW_BYTES
+def send_frames(lane: socket.socket, frames: Iterable[Frame]) -> None:
+    """Writes frames one after another, small ones in one piece. Raises: as `send_frame`."""
+    pieces: list[bytes] = []
+    for tag, code, head, meta, body in frames:
+        pieces += (_HEADER.pack(tag, code, len(head), len(meta), len(body)), head, meta)
+        if is_one_write(len(body)):
+            pieces.append(body)
+        else:
+            lane.sendall(b"".join(pieces))
+            lane.sendall(body)
+            pieces.clear()
+    if pieces:
+        lane.sendall(b"".join(pieces))
+
+
+def is_one_write(size_bytes: int) -> bool:
+    """Whether frames whose bodies have that size together are handed to the system in one piece."""
+    return size_bytes < _JOIN_BELOW_BYTES
 
 
 class FrameReader:
-    """Reads frames from one lane; one read(2) for a small frame. Not for use by two threads at once."""
+    """Reads frames from one lane; one read(2) for as many small frames as are there. For one thread at a time.
+
+    A read that ends by a time-out loses nothing: the next one goes on where it was.
+    """
 
     def __init__(self, lane: socket.socket) -> None:
         self._lane = lane
-        self._buffer = bytearray(_FIRST_READ_BYTES)
+        self._rest = b""  # of the next frame
+        self._large = bytearray()  # where a frame is gathered that is larger than a read
+        self._large_have = 0
+        self._next: list[Frame] = []  # that came with the one before
 
     def read(self) -> Frame:
-        """The next frame. Raises: EOFError when the other side closed, OSError and TimeoutError as of sockets."""
-        view = memoryview(self._buffer)
-        have = self._fill(view, 0, _HEADER.size)
-        code, head_length, meta_length, body_length = _HEADER.unpack_from(self._buffer)
-        total = _HEADER.size + head_length + meta_length + body_length
-        if total > len(view):
-            whole = bytearray(total)
-            whole[:have] = view[:have]
-            view = memoryview(whole)
-        self._fill(view, have, total)
-        head_end = _HEADER.size + head_length
-        meta_end = head_end + meta_length
-        return Frame(
-            code,
-            bytes(view[_HEADER.size : head_end]),
-            bytes(view[head_end:meta_end]),
-            bytes(view[meta_end:total]),
-        )
+        """The next frame. Raises: as `read_all`."""
+        if not self._next:
+            self._next = self.read_all()
+        return self._next.pop(0)
 
-    def _fill(self, view: memoryview, have: int, wanted: int) -> int:
-        while have < wanted:
-            count = self._lane.recv_into(view[have:])
+    def read_all(self) -> list[Frame]:
+        """All frames that are there, at least one.
+
+        Raises: EOFError when the other side closed, OSError and TimeoutError as of sockets.
+        """
+        while True:
+            data: bytes | memoryview
+            if self._large:
+                self._fill_large()
+                data = memoryview(self._large)
+                self._large, self._large_have = bytearray(), 0
+            else:
+                data = self._lane.recv(_READ_BYTES)
+                if not data:
+                    raise EOFError("the other side closed the lane")
+                if self._rest:
+                    data = self._rest + data
+            frames = self._whole_frames(data)
+            if frames:
+                return frames
+
+    def _whole_frames(self, data: bytes | memoryview) -> list[Frame]:
+        frames = []
+        place, end = 0, len(data)
+        while end - place >= _HEADER.size:
+            tag, code, head_length, meta_length, body_length = _HEADER.unpack_from(data, place)
+            head_at = place + _HEADER.size
+            meta_at = head_at + head_length
+            body_at = meta_at + meta_length
+            after = body_at + body_length
+            if after > end:
+                if after - place > _READ_BYTES:
+                    self._large = bytearray(after - place)
+                    self._large_have = end - place
+                    self._large[: self._large_have] = data[place:]
+                    place = end
+                break
+            head, meta, body = bytes(data[head_at:meta_at]), bytes(data[meta_at:body_at]), bytes(data[body_at:after])
+            frames.append(Frame(tag, code, head, meta, body))
+            place = after
+        self._rest = bytes(data[place:])
+        return frames
+
+    def _fill_large(self) -> None:
+        view = memoryview(self._large)
+        while self._large_have < len(view):
+            count = self._lane.recv_into(view[self._large_have :])
             if count == 0:
                 raise EOFError("the other side closed the lane")
-            have += count
-        return have
+            self._large_have += count
 
 
 @dataclass
@@ -118,7 +170,7 @@ class LaneEnds:
 
     @classmethod
     def open(cls, count: int, over_tcp: bool = sys.platform == "win32") -> LaneEnds:
-        """Ends for `count` lanes; lane 0 is the control lane."""
+        """Ends for `count` lanes."""
         if over_tcp:
             listener = socket.create_server(("127.0.0.1", 0), backlog=count)
             key = secrets.token_bytes(_KEY_BYTES)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
-import uuid
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from verta_local.serving import frames
 from verta_local.serving.accesslog import Access, AccessLog
-from verta_local.serving.endpoint import Answer, Endpoint, gzip_flag
+from verta_local.serving.calls import Answer
+from verta_local.serving.endpoint import Endpoint, gzip_flag
 from verta_local.serving.guard import SECURITY_HEADERS, Guard, token_refusal
 from verta_local.serving.metrics import Metrics
 from verta_local.serving.routes import Target, target_of
@@ -39,7 +41,9 @@ _REASONS = {
     503: "Service Unavailable",
 }
 
+Headers = list[tuple[str, str]]
 StartResponse = Callable[..., Any]
+Respond = Callable[[int, Headers, bytes], None]  # status, headers, body
 WsgiApplication = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 
@@ -57,98 +61,190 @@ class Front:
         self.is_draining = False
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answers any request; one for a model waits for it."""
+        told = _Told()
+        asked = self._asked(environ, told)
+        if asked is None:
+
+            def start_with_headers(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+                return start_response(status, [*headers, *SECURITY_HEADERS], *more)
+
+            return self._rest()(environ, start_with_headers)
+        if asked.endpoint is not None:
+            try:
+                answer = asked.endpoint.predict(asked.code, asked.request_id, environ["wsgi.input"].read(), asked.meta)
+            except Exception as error:
+                answer = _own_fault(error)
+            asked.finish(answer)
+        start_response(f"{told.status} {_REASONS.get(told.status, 'Unknown')}", told.headers)
+        return [told.body]
+
+    def begin(self, environ: dict[str, Any], body: bytes, respond: Respond) -> bool:
+        """Has a request for a model answered by `respond`, mostly later and in any thread; False: it is for none."""
+        asked = self._asked(environ, respond)
+        if asked is None:
+            return False
+        if asked.endpoint is not None:
+            try:
+                asked.endpoint.begin(asked.code, asked.request_id, body, asked.meta, asked.finish)
+            except Exception as error:
+                asked.finish(_own_fault(error))
+        return True
+
+    def _asked(self, environ: dict[str, Any], respond: Respond) -> _Asked | None:
+        """What is asked; without an endpoint: it was refused, and that is answered. None: no model is asked."""
+        asked = _Asked(self, environ, respond)
         refusal = self.guard.refusal(environ) if self.guard is not None else "the server is starting"
         if refusal is not None:
-            answer = Answer(403, message=refusal)
-            body = _respond(start_response, answer)
-            self._note(environ, "", "", answer, 0.0, 0, body)
-            return body
+            asked.finish(Answer(403, message=refusal))
+            return asked
         target = target_of(environ["PATH_INFO"])
-        if target is not None:
-            return self._predict(environ, start_response, target)
+        if target is None:
+            return None
+        asked.error_key = target.error_key
+        try:
+            asked.request_id = _request_id(environ)
+            endpoint = self._table.only() if target.name is None else self._table.get(target.name)
+            asked.route = endpoint.route if endpoint is not None else target.name or ""
+            checked = self._checked(environ, target, endpoint)
+            asked.code, asked.meta = _code_and_meta(environ, target, checked)
+            asked.endpoint = checked
+        except _Refused as refused:
+            asked.finish(refused.answer)
+        except Exception as error:
+            asked.finish(_own_fault(error))
+        return asked
 
-        def start_with_headers(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            return start_response(status, [*headers, *SECURITY_HEADERS], *more)
-
-        return self._rest()(environ, start_with_headers)
-
-    def _predict(self, environ: dict[str, Any], start_response: StartResponse, target: Target) -> Iterable[bytes]:
-        request_id = environ.get("HTTP_VERTA_REQUEST_ID") or uuid.uuid4().hex
-        if not _REQUEST_ID.fullmatch(request_id):
-            answer = Answer(400, message="verta-request-id must be 1 to 200 printable ASCII characters without blanks")
-            body = _respond(start_response, answer, error_key=target.error_key)
-            self._note(environ, "", "", answer, 0.0, 0, body)
-            return body
-        endpoint = self._table.only() if target.name is None else self._table.get(target.name)
-        route = endpoint.route if endpoint is not None else target.name or ""
-        with self._metrics.timed(route) as timed:
-            try:
-                answer = self._answer(environ, target, endpoint, request_id)
-            except Exception as error:  # a fault of ours: it must not look like one that a client retries for minutes
-                logging.getLogger(__name__).exception("prediction failed in the server")
-                answer = Answer(502, message=f"the server failed with {type(error).__name__}; its log says more")
-            timed.status, timed.run_id = answer.status, answer.run_id
-        body = _respond(start_response, answer, request_id, target.error_key)
-        bytes_in = int(environ.get("CONTENT_LENGTH") or 0)
-        self._note(environ, request_id, route, answer, timed.seconds, bytes_in, body)
-        return body
-
-    def _note(
-        self,
-        environ: dict[str, Any],
-        request_id: str,
-        route: str,
-        answer: Answer,
-        seconds: float,
-        bytes_in: int,
-        body: list[bytes],
-    ) -> None:
-        self._access_log.add(
-            Access(
-                request_id,
-                environ.get("REMOTE_ADDR", ""),
-                environ["REQUEST_METHOD"],
-                environ["PATH_INFO"],
-                route,
-                answer.run_id,
-                answer.status,
-                seconds,
-                answer.waited_s,
-                bytes_in,
-                len(body[0]),
-                body[0] if answer.status >= 400 else b"",
-                json.loads(answer.meta).get("noted") if answer.meta else None,
-            )
-        )
-
-    def _answer(self, environ: dict[str, Any], target: Target, endpoint: Endpoint | None, request_id: str) -> Answer:
+    def _checked(self, environ: dict[str, Any], target: Target, endpoint: Endpoint | None) -> Endpoint:
+        """The endpoint, when it may be asked this now. Raises: _Refused."""
         if endpoint is None:
             if target.name is None:
                 text = (
                     "/invocations is for a server of one model: use /api/v1/predict/RUN_ID or /v2/models/RUN_ID/infer"
                 )
-                return Answer(404, message=text)
+                raise _Refused(404, text)
             if self._table.is_gone(target.name):
-                return Answer(410, message="this model was undeployed: run.deploy() serves it again")
-            return Answer(404, message="no model is deployed under this URL")
+                raise _Refused(410, "this model was undeployed: run.deploy() serves it again")
+            raise _Refused(404, "no model is deployed under this URL")
         refusal = token_refusal(environ, endpoint)
         if refusal is not None:
-            return Answer(401, message=refusal)
+            raise _Refused(401, refusal)
         if target.version and not endpoint.is_version(target.version):
-            return Answer(404, message="no such version of this model is deployed")
+            raise _Refused(404, "no such version of this model is deployed")
         if environ["REQUEST_METHOD"] != "POST":
-            return Answer(405, message="a prediction is a POST with the input in the body")
+            raise _Refused(405, "a prediction is a POST with the input in the body")
         if self.is_draining:
-            return Answer(503, message="the server is shutting down", retry_after_s=1)
-        gzipped = gzip_flag(environ.get("HTTP_CONTENT_ENCODING", ""))
-        if gzipped is None:
-            return Answer(415, message="the body may be gzipped or plain, no other Content-Encoding")
-        is_plain = target.code == frames.PREDICT and not endpoint.wants_headers
-        try:
-            meta = b"" if is_plain else _meta(environ, target, endpoint)
-        except ValueError:
-            return Answer(400, message="Inference-Header-Content-Length is a number of bytes")
-        return endpoint.predict(target.code | gzipped, request_id, environ["wsgi.input"].read(), meta)
+            raise _Refused(503, "the server is shutting down", retry_after_s=1)
+        return endpoint
+
+    def note(self, asked: _Asked, answer: Answer, body: bytes) -> None:
+        """Counts an answered request, and logs it."""
+        environ = asked.environ
+        seconds = 0.0
+        if asked.request_id:
+            seconds = time.perf_counter() - asked.begun_at
+            self._metrics.count(asked.route, answer.run_id, answer.status, seconds)
+        self._access_log.add(
+            Access(
+                asked.request_id,
+                environ.get("REMOTE_ADDR", ""),
+                environ["REQUEST_METHOD"],
+                environ["PATH_INFO"],
+                asked.route,
+                answer.run_id,
+                answer.status,
+                seconds,
+                answer.waited_s,
+                int(environ.get("CONTENT_LENGTH") or 0) if asked.request_id else 0,
+                len(body),
+                body if answer.status >= 400 else b"",
+                json.loads(answer.meta).get("noted") if answer.meta else None,
+            )
+        )
+
+
+class _Told:
+    """Keeps a response."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.body = b""
+
+    def __call__(self, status: int, headers: Headers, body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+
+class _Refused(Exception):
+    """A request gets no answer of a model."""
+
+    def __init__(self, status: int, message: str, retry_after_s: int = 0) -> None:
+        super().__init__(message)
+        self.answer = Answer(status, message=message, retry_after_s=retry_after_s)
+
+
+class _Asked:
+    """One request, until it is answered."""
+
+    def __init__(self, front: Front, environ: dict[str, Any], respond: Respond) -> None:
+        self.environ = environ
+        self.begun_at = time.perf_counter()
+        self.request_id = ""
+        self.route = ""
+        self.error_key = "message"
+        self.endpoint: Endpoint | None = None  # whose model is to answer
+        self.code = 0
+        self.meta = b""
+        self._front = front
+        self._respond = respond
+
+    def finish(self, answer: Answer) -> None:
+        """Responds, once."""
+        body = answer.body or json.dumps({self.error_key: answer.message}).encode("ascii")
+        self._front.note(self, answer, body)
+        headers = [("Content-Length", str(len(body))), *SECURITY_HEADERS]
+        kind = "application/json"
+        if answer.meta:
+            asked = json.loads(answer.meta).get("headers", {})
+            kind = asked.pop("Content-Type", kind)
+            headers += asked.items()
+        headers.append(("Content-Type", kind))
+        if self.request_id:
+            headers.append(("verta-request-id", self.request_id))
+        if answer.retry_after_s:
+            headers.append(("Retry-After", str(answer.retry_after_s)))
+        if answer.status == 405:
+            headers.append(("Allow", "POST"))
+        self._respond(answer.status, headers, body)
+
+
+def _request_id(environ: dict[str, Any]) -> str:
+    """The one that the request has, else a new one. Raises: _Refused."""
+    given = environ.get("HTTP_VERTA_REQUEST_ID")
+    if not given:
+        return os.urandom(16).hex()
+    if not _REQUEST_ID.fullmatch(given):
+        raise _Refused(400, "verta-request-id must be 1 to 200 printable ASCII characters without blanks")
+    return str(given)
+
+
+def _own_fault(error: Exception) -> Answer:
+    """A fault of ours: it must not look like one that a client retries for minutes."""
+    logging.getLogger(__name__).exception("prediction failed in the server", exc_info=error)
+    return Answer(502, message=f"the server failed with {type(error).__name__}; its log says more")
+
+
+def _code_and_meta(environ: dict[str, Any], target: Target, endpoint: Endpoint) -> tuple[int, bytes]:
+    """The frame's code, and what the model's process needs to know besides the body. Raises: _Refused."""
+    gzipped = gzip_flag(environ.get("HTTP_CONTENT_ENCODING", ""))
+    if gzipped is None:
+        raise _Refused(415, "the body may be gzipped or plain, no other Content-Encoding")
+    if target.code == frames.PREDICT and not endpoint.wants_headers:
+        return target.code | gzipped, b""
+    try:
+        return target.code | gzipped, _meta(environ, target, endpoint)
+    except ValueError:
+        raise _Refused(400, "Inference-Header-Content-Length is a number of bytes") from None
 
 
 def _meta(environ: dict[str, Any], target: Target, endpoint: Endpoint) -> bytes:
@@ -167,24 +263,3 @@ def _meta(environ: dict[str, Any], target: Target, endpoint: Endpoint) -> bytes:
             if name.startswith("HTTP_") and name not in _SECRET_HEADERS
         }
     return json.dumps(meta).encode("ascii")
-
-
-def _respond(
-    start_response: StartResponse, answer: Answer, request_id: str | None = None, error_key: str = "message"
-) -> list[bytes]:
-    body = answer.body or json.dumps({error_key: answer.message}).encode("ascii")
-    kind = "application/json"
-    headers = [("Content-Length", str(len(body))), *SECURITY_HEADERS]
-    if answer.meta:
-        asked = json.loads(answer.meta).get("headers", {})
-        kind = asked.pop("Content-Type", kind)
-        headers += asked.items()
-    headers.append(("Content-Type", kind))
-    if request_id is not None:
-        headers.append(("verta-request-id", request_id))
-    if answer.retry_after_s:
-        headers.append(("Retry-After", str(answer.retry_after_s)))
-    if answer.status == 405:
-        headers.append(("Allow", "POST"))
-    start_response(f"{answer.status} {_REASONS.get(answer.status, 'Unknown')}", headers)
-    return [body]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from verta_local.serving.front import Front
 
 _VARIABLE = "VERTA_LOCAL_HTTP_SERVER"
 _KINDS = ("granian", "waitress")
@@ -25,7 +28,7 @@ class Listener(Protocol):
         """Takes no new connection, answers what is in flight for at most `limit_s`, and closes everything."""
 
 
-def make_server(application: Callable[..., Iterable[bytes]], host: str, port: int, body_limit_bytes: int) -> Listener:
+def make_server(application: Front, host: str, port: int, body_limit_bytes: int) -> Listener:
     """The fastest listener that is installed. `VERTA_LOCAL_HTTP_SERVER` may name one: granian or waitress.
 
     Raises: ValueError for what is no host or port, or no listener; OSError when the address cannot be bound.

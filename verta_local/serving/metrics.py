@@ -30,37 +30,12 @@ class _Series:
         self.sum_s = 0.0
 
 
-class Timed:
-    """The measurement of one request; set `status` before leaving the `with`."""
-
-    __slots__ = ("_metrics", "_route", "_start", "run_id", "seconds", "status")
-
-    def __init__(self, metrics: Metrics, route: str) -> None:
-        self._metrics = metrics
-        self._route = route
-        self.status = 0
-        self.run_id = ""
-        self.seconds = 0.0
-
-    def __enter__(self) -> Timed:
-        self._start = time.perf_counter()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.seconds = time.perf_counter() - self._start
-        self._metrics.count(self._route, self.run_id, self.status, self.seconds)
-
-
 class Metrics:
     """All series of one server; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._series: dict[tuple[str, str], _Series] = {}  # (route, run id): a canary has the route of another run
-
-    def timed(self, route: str) -> Timed:
-        """A context that counts one request on the route."""
-        return Timed(self, route)
 
     def count(self, route: str, run_id: str, status: int, seconds: float) -> None:
         """Adds one answered request."""

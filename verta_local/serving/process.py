@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 import os
 import selectors
@@ -10,8 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,8 +25,10 @@ from verta_local.deployment_settings import (
 )
 from verta_local.interpreter import Interpreter
 from verta_local.serving import frames
+from verta_local.serving.calls import Call
 from verta_local.serving.launch import Launcher
 from verta_local.serving.logfile import LogFile
+from verta_local.serving.stream import Lane, Stream
 
 DEFAULT_LOADER = "verta_local.loading:load_model"
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -70,7 +70,7 @@ class Program:
 
 
 class Observer(Protocol):
-    """Who is told what becomes of a child; called from the child's own watching thread."""
+    """Who is told what becomes of a child, by its own watching thread, and of its calls, by any (see `StreamOwner`)."""
 
     def child_ready(self, child: ChildProcess) -> None: ...
 
@@ -78,63 +78,17 @@ class Observer(Protocol):
 
     def child_ended(self, child: ChildProcess) -> None: ...
 
+    def calls_answered(self, child: ChildProcess, answered: Sequence[tuple[Call, frames.Frame]]) -> None: ...
 
-class ChildGone(Exception):
-    """The child ended while it had a request; `was_sent` tells whether the model can have seen any of it."""
+    def calls_timed_out(self, child: ChildProcess, calls: Sequence[Call]) -> None: ...
 
-    def __init__(self, was_sent: bool = True) -> None:
-        super().__init__()
-        self.was_sent = was_sent
+    def calls_lost(self, child: ChildProcess, calls: Sequence[Call]) -> None: ...
 
-
-class PredictTimeout(Exception):
-    """The child did not answer in time; its lane can not be used again."""
-
-
-class _Lane:
-    """A connection to the child that is closed only when nobody uses it.
-
-    The watching thread ends a lane while a request thread is about to read from it. Were it closed in that moment,
-    its descriptor's number would go to the next child's lane, and the old request would wait there, or steal an
-    answer. So ending is shutting down, which wakes the reader, and the last one to let go closes.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._reader = frames.FrameReader(connection)
-        self._lock = threading.Lock()
-        self._users = 0
-        self._has_ended = False
-
-    @contextmanager
-    def using(self) -> Iterator[tuple[socket.socket, frames.FrameReader]]:
-        """The connection and its reader, which stay open inside the `with`. Raises: BrokenPipeError after `end()`."""
-        with self._lock:
-            if self._has_ended:
-                raise BrokenPipeError
-            self._users += 1
-        try:
-            yield self._socket, self._reader
-        finally:
-            with self._lock:
-                self._users -= 1
-                if self._has_ended and not self._users:
-                    self._socket.close()
-
-    def end(self) -> None:
-        """Wakes whoever reads or writes, and closes once they have let go."""
-        with self._lock:
-            self._has_ended = True
-            try:
-                self._socket.shutdown(socket.SHUT_RDWR)  # a program that the model started may hold the other end
-            except OSError:
-                pass
-            if not self._users:
-                self._socket.close()
+    def calls_unsent(self, child: ChildProcess, calls: Sequence[Call]) -> None: ...
 
 
 class ChildProcess:
-    """One running copy of a model. The idle lanes are guarded by the lock of the deployment that owns it."""
+    """One running copy of a model. What is in flight is guarded by the lock of the deployment that owns it."""
 
     def __init__(self, program: Program, log: LogFile, launcher: Launcher, observer: Observer) -> None:
         self.program = program
@@ -146,7 +100,6 @@ class ChildProcess:
         self.is_gone = False  # a request found it dead: it gets no further one, though its end is not known yet
         self.in_flight = 0
         self.hung = 0
-        self.idle: list[int] = list(range(program.threads))  # a heap: the lowest idle lane is taken first
         self.ended = threading.Event()
         self.started_at = time.monotonic()
         self.log = log
@@ -158,39 +111,24 @@ class ChildProcess:
         return self._launched.pid
 
     @property
-    def can_take(self) -> bool:
-        """Whether a lane is idle, and the process is not known to have ended. Call with the owner's lock held."""
-        return bool(self.idle) and not self.is_gone and not self.ended.is_set()
+    def free_threads(self) -> int:
+        """How many more calls it can take now; 0 when the process has ended. Call with the owner's lock held."""
+        if self.is_gone or self.ended.is_set():
+            return 0
+        return self.program.threads - self.in_flight - self.hung
 
-    def take_lane(self) -> int:
-        """The lowest idle lane, if `can_take`. Call with the owner's lock held."""
-        self.in_flight += 1
-        return heapq.heappop(self.idle)
+    def calls_answered(self, answered: Sequence[tuple[Call, frames.Frame]]) -> None:
+        """As of `StreamOwner`; so are the next ones."""
+        self._observer.calls_answered(self, answered)
 
-    def give_back(self, lane: int) -> None:
-        """Returns a lane that got its answer. Call with the owner's lock held."""
-        self.in_flight -= 1
-        heapq.heappush(self.idle, lane)
+    def calls_timed_out(self, calls: Sequence[Call]) -> None:
+        self._observer.calls_timed_out(self, calls)
 
-    def lose_lane(self) -> None:
-        """Counts a lane whose request was given up. Call with the owner's lock held."""
-        self.in_flight -= 1
-        self.hung += 1
+    def calls_lost(self, calls: Sequence[Call]) -> None:
+        self._observer.calls_lost(self, calls)
 
-    def exchange(self, lane_number: int, code: int, body: bytes, head: bytes, meta: bytes = b"") -> frames.Frame:
-        """Sends one request on a taken lane and waits for its answer. Raises: ChildGone, PredictTimeout."""
-        was_sent = False
-        try:
-            with self._lanes[lane_number].using() as (lane, reader):
-                # A small request is one write: when that fails, the child has read nothing of it.
-                was_sent = not frames.is_one_write(body)
-                frames.send_frame(lane, code, body, head, meta)
-                was_sent = True
-                return reader.read()
-        except TimeoutError:
-            raise PredictTimeout from None
-        except (EOFError, OSError):
-            raise ChildGone(was_sent) from None
+    def calls_unsent(self, calls: Sequence[Call]) -> None:
+        self._observer.calls_unsent(self, calls)
 
     @property
     def was_killed(self) -> bool:
@@ -234,7 +172,7 @@ class ChildProcess:
 
     def _start(self, launcher: Launcher) -> None:
         program = self.program
-        ends = frames.LaneEnds.open(2 + program.threads)
+        ends = frames.LaneEnds.open(frames.LANES)
         log = self.log.open_append()
         self._log_start_byte = self.log.size_bytes()  # after opening, which may begin a new file
         try:
@@ -251,9 +189,10 @@ class ChildProcess:
             launched.wait()
             ends.close()
             raise
-        for lane in lanes[2:]:
-            lane.settimeout(program.predict_timeout_s)
-        self._control, self._lifeline, *self._lanes = map(_Lane, lanes)
+        self._control = Lane(lanes[frames.CONTROL_LANE])
+        self._lifeline = Lane(lanes[frames.LIFELINE])
+        self._work = Lane(lanes[frames.WORK_LANE], program.predict_timeout_s)
+        self.stream = Stream(self._work, program.predict_timeout_s, self)
         self._launched = launched
 
     def watch(self) -> None:
@@ -265,6 +204,7 @@ class ChildProcess:
             "spec": self.program.spec,
             "loader": self.program.loader,
             "body_limit_bytes": self.program.body_limit_bytes,
+            "threads": self.program.threads,
         }
         try:
             with self._control.using() as (control, reader):
@@ -283,7 +223,7 @@ class ChildProcess:
             self._observer.child_failed(self, str(found["message"]), str(found["traceback"]))
         self._launched.wait()
         self.ended.set()
-        for lane in (self._control, self._lifeline, *self._lanes):
+        for lane in (self._control, self._lifeline, self._work):
             lane.end()
         self._observer.child_ended(self)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from verta_local.deployment_settings import log_name
+from verta_local.serving.calls import Call
 from verta_local.serving.launch import Launcher
 from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import Program
@@ -195,8 +196,8 @@ class Rollout:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a lane."""
-        return sum(version.waiting for version in self.versions())
+        """Requests that wait for a free thread of the model."""
+        return sum(len(version.queue) for version in self.versions())
 
     @property
     def in_flight(self) -> int:
@@ -244,6 +245,10 @@ class Rollout:
         """A child of a version is being replaced."""
         self.restarts[version.program.identity[1], reason] += 1
 
+    def dispatch(self, call: Call, *, is_known: bool = False) -> None:
+        """Sends a call to the version that is to answer it; without the lock."""
+        raise NotImplementedError
+
     # ---- inner steps, with the lock held ----
 
     def _is_underway(self, program: Program, canary_share: float | None) -> bool:
@@ -288,7 +293,7 @@ class Rollout:
         self._changed.notify_all()
         for version in (self._current, self._next, self._canary, *self._leaving):
             if version is not None:
-                version.lane_free.notify_all()
+                version.release_waiting()
 
     def _message(self) -> str:
         if self._is_stopped:

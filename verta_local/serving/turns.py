@@ -1,83 +1,213 @@
-"""Threads that take turns at requests: few while requests are short, as many as needed when they wait for a model.
+"""Who answers what, in the model's process: one thread as long as that is fastest, as many as allowed when it is not.
 
-With a thread for each of 64 waiting requests, most of the time goes into handing Python's lock around (164 against
-90 microseconds of processor time a request). So only a few of the threads that bring requests work on them, one
-request after another from one queue; only when the queue does not move for a moment, because all of them wait, others
-join them, and leave again when it moves.
+Handing a request to another thread costs more than most small models take. So the main thread, which made the model,
+reads the lane and answers, one request after another, and sends the answers of all that it found there in one piece.
+A second thread looks at it 200 times a second while requests come. When others wait, and the main thread stays with
+one or the model's answers usually take so long that another thread is worth its while, that one reads in its place
+and hands requests to whoever is idle: to the main thread first, so that a model which is bound to its thread (SQLite
+connections, event loops, thread-local sessions) sees no other as long as requests come one by one.
 """
 
 from __future__ import annotations
 
-import logging
+import queue
+import selectors
+import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
-_FEWEST = 4
-_STUCK_S = 0.005
+from verta_local.serving import frames
+
+_LOOK_EVERY_S = 0.005
 _CALM_S = 0.25
+_WORTH_A_THREAD_S = 0.0002  # a request that takes so long is worth handing over
+_JOINED_ANSWERS_S = 0.001  # an answer that took longer is not kept back for others
+_JOINED_ANSWERS_BYTES = 64 * 1024
+_FORGETTING = 1 / 16  # what the last request counts in the usual time
+
+
+class Reply(Protocol):
+    """What is sent back."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def meta(self) -> bytes: ...
 
 
 class Turns:
-    """Runs `work(item)` for everything that is given to `add`, oldest first, at most `limit` at a time."""
+    """Answers the requests of one lane by `answer(frame)`, in at most `threads` threads."""
 
-    def __init__(self, work: Callable[[Any], None], limit: int) -> None:
-        self._work = work
-        self._limit = limit
-        self._allowed = _FEWEST
+    def __init__(self, answer: Callable[[frames.Frame], Reply], lane: socket.socket, threads: int) -> None:
+        self._answer = answer
+        self._lane = lane
+        self._reader = frames.FrameReader(lane)
+        self._threads = threads
         self._lock = threading.Lock()
-        self._queue: deque[Any] = deque()
-        self._running = 0
-        self._begun = 0  # items that were taken from the queue, ever
-        self._is_watched = False
+        self._sending = threading.Lock()
+        # Of the main thread, while it reads.
+        self._found: deque[frames.Frame] = deque()
+        self._kept: list[frames.Frame] = []  # answers
+        self._begun = 0
+        self._usual_s = 0.0
+        self._is_busy = False
+        # While the second thread reads.
+        self._is_relieved = False
+        self._for_main: queue.SimpleQueue[frames.Frame | None] = queue.SimpleQueue()
+        self._for_others: queue.SimpleQueue[frames.Frame | None] = queue.SimpleQueue()
+        self._others = 0
+        self._others_busy = 0
+        self._is_over = False
+        self._is_awake = threading.Event()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(lane, selectors.EVENT_READ)
+        if threads > 1:
+            threading.Thread(target=self._watch, name="predict-reader", daemon=True).start()
 
-    def add(self, item: Any) -> None:
-        """Works on the item, and on others that wait, in the calling thread; or leaves it to those that do already."""
-        with self._lock:
-            if self._running >= self._allowed:
-                self._queue.append(item)
-                if not self._is_watched:
-                    self._is_watched = True
-                    threading.Thread(target=self._watch, name="turns", daemon=True).start()
-                return
-            self._running += 1
-        self._run(item)
+    def run(self) -> None:
+        """Answers until the supervisor closes the lane; for the main thread."""
+        while not self._is_over:
+            request = self._next()
+            if request is not None:
+                self._work(request)
+        self._for_others.put(None)
 
-    def _run(self, item: Any) -> None:
+    # ---- the main thread ----
+
+    def _next(self) -> frames.Frame | None:
+        """What the main thread is to do next; None to look again."""
         while True:
-            try:
-                self._work(item)
-            except Exception:
-                logging.getLogger(__name__).exception("an answer could not be written")
             with self._lock:
-                if not self._queue or self._running > self._allowed:
-                    self._running -= 1
-                    return
-                item = self._next()
+                self._is_busy = False
+                is_relieved = self._is_relieved
+                if not is_relieved and self._found:
+                    return self._begin(self._found.popleft())
+            if is_relieved:
+                request = self._for_main.get()
+                if request is not None:
+                    with self._lock:
+                        self._begun += 1
+                return request
+            self._send_kept()
+            try:
+                found = self._reader.read_all()
+            except (EOFError, OSError):
+                self._is_over = True
+                return None
+            with self._lock:
+                self._found.extend(found)
 
-    def _next(self) -> Any:
+    def _begin(self, request: frames.Frame) -> frames.Frame:
         """With the lock held."""
         self._begun += 1
-        return self._queue.popleft()
+        self._is_busy = True
+        if not self._is_awake.is_set():
+            self._is_awake.set()
+        return request
+
+    def _work(self, request: frames.Frame) -> None:
+        begin = time.perf_counter()
+        reply = self._answer(request)
+        took = time.perf_counter() - begin
+        self._usual_s += (took - self._usual_s) * _FORGETTING
+        answer = frames.Frame(request.tag, reply.status, b"", reply.meta, reply.body)
+        with self._lock:
+            if (
+                self._found
+                and not self._is_relieved
+                and took < _JOINED_ANSWERS_S
+                and len(reply.body) < _JOINED_ANSWERS_BYTES
+            ):
+                self._kept.append(answer)
+                return
+            answers = [*self._kept, answer]
+            self._kept.clear()
+        self._send(answers)
+
+    def _send_kept(self) -> None:
+        with self._lock:
+            answers = list(self._kept)
+            self._kept.clear()
+        if answers:
+            self._send(answers)
+
+    def _send(self, answers: list[frames.Frame]) -> None:
+        with self._sending:
+            try:
+                frames.send_frames(self._lane, answers)
+            except OSError:
+                self._is_over = True
+
+    # ---- the second thread ----
 
     def _watch(self) -> None:
-        """Lets more threads work while the queue stands still, and fewer once it moves; ends when it is calm."""
+        """Relieves the main thread when it is worth it; sleeps while no requests come."""
         pause = threading.Event()
-        calm_s, begun = 0.0, -1
-        while True:
-            pause.wait(_STUCK_S)
+        begun, calm_s = -1, 0.0
+        while not self._is_over:
+            if calm_s >= _CALM_S:
+                self._is_awake.clear()
+                if self._begun == begun:
+                    self._is_awake.wait()
+                calm_s = 0.0
+            pause.wait(_LOOK_EVERY_S)
+            left: list[frames.Frame] | None = None
             with self._lock:
-                is_stuck = bool(self._queue) and self._begun == begun
+                is_slow = self._is_busy and (self._begun == begun or self._usual_s > _WORTH_A_THREAD_S)
+                calm_s = 0.0 if self._is_busy or self._begun != begun else calm_s + _LOOK_EVERY_S
                 begun = self._begun
-                if is_stuck:
-                    self._allowed += min(len(self._queue), self._allowed, self._limit - self._allowed)
-                elif self._allowed > _FEWEST and self._running < self._allowed:
-                    self._allowed -= 1
-                for _ in range(min(len(self._queue), self._allowed - self._running)):
-                    self._running += 1
-                    threading.Thread(target=self._run, args=(self._next(),), name="request", daemon=True).start()
-                calm_s = 0.0 if self._queue else calm_s + _STUCK_S
-                if calm_s >= _CALM_S and self._allowed == _FEWEST:
-                    self._is_watched = False
-                    return
+                if is_slow and (self._found or self._kept or self._selector.select(0)):
+                    self._is_relieved = True
+                    left = list(self._found)
+                    self._found.clear()
+            if left is not None:
+                self._send_kept()
+                self._read_on(left)
+
+    def _read_on(self, requests: list[frames.Frame]) -> None:
+        """Reads in place of the main thread, until that is idle again and there is little to do for others."""
+        while True:
+            for request in requests:
+                self._hand_over(request)
+            try:
+                requests = self._reader.read_all() if self._selector.select(_CALM_S) else []
+            except (EOFError, OSError):
+                self._is_over = True
+                self._for_main.put(None)
+                return
+            with self._lock:
+                is_idle = not self._is_busy and not self._others_busy
+                if is_idle and (not requests or self._usual_s <= _WORTH_A_THREAD_S):
+                    self._found.extend(requests)
+                    self._is_relieved = False
+                    break
+        self._for_main.put(None)
+
+    def _hand_over(self, request: frames.Frame) -> None:
+        with self._lock:
+            if not self._is_busy:
+                self._is_busy = True
+                target = self._for_main
+            else:
+                target = self._for_others
+                self._others_busy += 1
+                if self._others_busy > self._others and self._others < self._threads - 1:
+                    self._others += 1
+                    threading.Thread(target=self._help, name=f"predict-{self._others}", daemon=True).start()
+        target.put(request)
+
+    # ---- further threads ----
+
+    def _help(self) -> None:
+        while (request := self._for_others.get()) is not None:
+            self._work(request)
+            with self._lock:
+                self._others_busy -= 1
+        self._for_others.put(None)

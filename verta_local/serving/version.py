@@ -12,9 +12,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from verta_local.serving.calls import Answer, Call
+from verta_local.serving.frames import Frame
 from verta_local.serving.launch import Launcher
 from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import ChildProcess, Program
@@ -25,13 +28,15 @@ DEPLOYED = "deployed"
 ERROR = "error"
 STOPPED = "not deployed"
 
+_OK = 200
+_TRIES = 2  # of a call that a dead child has not seen
 _DEATHS_LIMIT = 5  # of each replica, within the time below
 _DEATHS_WITHIN_S = 60.0
 _RESTART_DELAYS_S = (0.0, 0.1, 0.5, 2.0)  # after the first, second ... death within that time
 
 
 class VersionOwner(Protocol):
-    """Who is told what becomes of a version; with the lock held."""
+    """Who is told what becomes of a version; with the lock held, where nothing else is said."""
 
     def version_settled(self, version: Version) -> None:
         """All replicas answer for the first time, or the first load failed: `version.state` tells which."""
@@ -41,6 +46,9 @@ class VersionOwner(Protocol):
 
     def version_restarted(self, version: Version, reason: str) -> None:
         """A child is replaced; `reason` is "exit", "signal", "timeout" or "load"."""
+
+    def dispatch(self, call: Call, *, is_known: bool = False) -> None:
+        """Sends a call to wherever it belongs now; `is_known`: it was waiting already. Without the lock."""
 
 
 class _Replica:
@@ -70,10 +78,9 @@ class Version:
         self.state = DEPLOYING
         self.message = "the model is loading"
         self.is_settled = False
-        self.waiting = 0
+        self.queue: deque[Call] = deque()  # of calls that wait for a free thread
         self.restarts = 0
         self.wants_headers = False
-        self.lane_free = threading.Condition(lock)  # wakes one waiting request
         self._changed = threading.Condition(lock)  # what is in flight on a retiring child
         self._launcher = launcher
         self._owner = owner
@@ -89,22 +96,27 @@ class Version:
         for replica in self._replicas:
             self._start_child(replica)
 
-    def take_lane(self) -> tuple[ChildProcess, int] | None:
-        """An idle lane of the child that has most of them; None when all are busy. Call with the lock held."""
-        best = None
+    def take(self) -> ChildProcess | None:
+        """The child that is to get one call more, which is counted; None when all are busy. With the lock held."""
+        best, most = None, 0
         for replica in self._replicas:
             child = replica.active
-            if child is not None and child.can_take and (best is None or len(child.idle) > len(best.idle)):
-                best = child
-        return (best, best.take_lane()) if best is not None else None
+            if child is not None and (free := child.free_threads) > most:
+                best, most = child, free
+        if best is not None:
+            best.in_flight += 1
+        return best
 
-    def give_back(self, child: ChildProcess, lane: int) -> None:
-        """Returns a lane that got its answer. Call with the lock held."""
-        child.give_back(lane)
-        if self.waiting:
-            self.lane_free.notify()
-        if child.retiring:
-            self._changed.notify_all()
+    def release_waiting(self) -> None:
+        """Has the calls that wait look anew where they belong. Call with the lock held."""
+        if self.queue:
+            calls = list(self.queue)
+            self.queue.clear()
+            threading.Thread(target=self._dispatch_all, args=(calls,), name="dispatch", daemon=True).start()
+
+    def _dispatch_all(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            self._owner.dispatch(call, is_known=True)
 
     @property
     def run_id(self) -> str:
@@ -120,19 +132,74 @@ class Version:
     def in_flight(self) -> int:
         """Requests that wait or run. Call with the lock held."""
         children = [*(replica.active for replica in self._replicas), *self._retiring]
-        return self.waiting + sum(child.in_flight for child in children if child is not None)
+        return len(self.queue) + sum(child.in_flight for child in children if child is not None)
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the children that serve. Call with the lock held."""
         return [replica.active.pid for replica in self._replicas if replica.active is not None]
 
-    def request_gone(self, child: ChildProcess) -> str:
-        """A request found its child dead: says how it ended, when nobody is sent to it any more."""
+    # ---- what becomes of calls ----
+
+    def calls_answered(self, child: ChildProcess, answered: Sequence[tuple[Call, Frame]]) -> None:
+        """Passes answers on; the threads that are free now get what waits, first."""
+        following: list[tuple[ChildProcess, list[Call]]] = []
         with self._changed:
-            child.in_flight -= 1
+            child.in_flight -= len(answered)
+            if self.queue:
+                following = self._next_calls()
+            if child.retiring:
+                self._changed.notify_all()
+        for free, calls in following:
+            free.stream.send(calls)
+        run_id = self.run_id
+        for call, frame in answered:
+            if frame.code != _OK:
+                child.log.mark_answered()  # the traceback there is this answer's, not the child's last words
+            call.tell(Answer(frame.code, frame.body, meta=frame.meta, run_id=run_id, waited_s=call.waited_s))
+
+    def calls_timed_out(self, child: ChildProcess, calls: Sequence[Call]) -> None:
+        """Calls got no answer in time: the child is replaced."""
+        text = f"the model did not answer within {child.program.predict_timeout_s:g} s; its process is being replaced"
+        for call in calls:
+            self._replace_hung(child)
+            call.tell(Answer(502, message=text, run_id=self.run_id))
+
+    def calls_lost(self, child: ChildProcess, calls: Sequence[Call]) -> None:
+        """The child is gone with these calls, which are not sent to another: it may have begun with them."""
+        how = self._meet_end(child, len(calls))
+        for call in calls:
+            call.tell(Answer(502, message=f"the model's process {how}", run_id=self.run_id))
+
+    def calls_unsent(self, child: ChildProcess, calls: Sequence[Call]) -> None:
+        """The child is gone and has not seen these calls: the next one gets them."""
+        self._meet_end(child, len(calls))
+        for call in calls:
+            call.tries += 1
+            if call.tries < _TRIES:
+                self._owner.dispatch(call, is_known=True)
+            else:
+                text = "the model's process ends again and again: its log says more"
+                call.tell(Answer(502, message=text, run_id=self.run_id))
+
+    def _next_calls(self) -> list[tuple[ChildProcess, list[Call]]]:
+        """Takes calls that wait, as many as there are free threads. With the lock held."""
+        found: dict[ChildProcess, list[Call]] = {}
+        now = time.monotonic()
+        while self.queue and (child := self.take()) is not None:
+            call = self.queue.popleft()
+            call.waited_s = now - call.begun_at
+            found.setdefault(child, []).append(call)
+        return list(found.items())
+
+    def _meet_end(self, child: ChildProcess, calls_count: int) -> str:
+        """The child was found dead: says how it ended, when nobody is sent to it any more."""
+        with self._changed:
+            child.in_flight -= calls_count
             child.is_gone = True
             self._changed.notify_all()
+        if not calls_count:
+            return ""  # its watching thread will say the rest
         how = child.ending()
         if not child.ended.is_set():
             child.stop(grace_s=0.0)  # it only closed its lane
@@ -141,10 +208,10 @@ class Version:
         self.child_ended(child)
         return without_folders(how)
 
-    def request_timed_out(self, child: ChildProcess) -> None:
-        """A request got no answer in time: the child is replaced."""
+    def _replace_hung(self, child: ChildProcess) -> None:
         with self._changed:
-            child.lose_lane()
+            child.in_flight -= 1
+            child.hung += 1
             self._changed.notify_all()
             replica = next((each for each in self._replicas if each.active is child), None)
             if replica is None or replica.starting is not None or replica.is_spawning:
@@ -153,8 +220,10 @@ class Version:
                 self._give_up("the model did not answer in time again and again; it is not started again")
                 return
             self._count_restart("timeout")
-            # The present child keeps answering on its other lanes until the new one is ready.
+            # The present child keeps answering with its other threads until the new one is ready.
             threading.Thread(target=self._start_child, args=(replica,), name="replace-hung", daemon=True).start()
+
+    # ---- its end ----
 
     def retire(self) -> None:
         """Gets no more requests, answers those that it has, and ends. Call with the lock held."""
@@ -163,7 +232,7 @@ class Version:
         for child in self._leave():
             self._retiring.add(child)
             threading.Thread(target=self._drain, args=(child, limit_s), name="drain", daemon=True).start()
-        self.lane_free.notify_all()
+        self.release_waiting()
 
     def stop(self, drain_s: float) -> None:
         """As `retire`, within `drain_s`; returns when the processes are gone."""
@@ -171,7 +240,7 @@ class Version:
             self._is_over = True
             self.state = STOPPED
             children = [*self._leave(), *self._retiring]
-            self.lane_free.notify_all()
+            self.release_waiting()
         threads = [threading.Thread(target=self._drain, args=(child, drain_s), daemon=True) for child in children[1:]]
         for thread in threads:
             thread.start()
@@ -186,7 +255,7 @@ class Version:
             self._is_over = True
             self.state = STOPPED
             children = [*self._leave(), *self._retiring]
-            self.lane_free.notify_all()
+            self.release_waiting()
         for child in children:
             child.kill()
 
@@ -205,7 +274,7 @@ class Version:
             if self.is_settled or all(each.active is not None for each in self._replicas):
                 self.state, self.message = DEPLOYED, "the model is served"
                 self._settle()
-            self.lane_free.notify_all()
+            self.release_waiting()
             self._changed.notify_all()
 
     def child_failed(self, child: ChildProcess, message: str, traceback: str) -> None:
