@@ -6,6 +6,7 @@ as long as one prediction may take. A request that a dead process never read goe
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,8 @@ from verta_local.tracebacks import without_folders
 __all__ = ["DEPLOYED", "DEPLOYING", "ERROR", "STOPPED", "Endpoint"]
 
 LOAD_WAIT_S = 30.0  # how long a request waits for a model that loads, before it is told to come again
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 1.0  # of one who waits, whether somebody reads
+_WATCH_EVERY_S = 0.1  # how late a request is told that it waited too long
 
 
 class Endpoint(Rollout):
@@ -32,6 +34,7 @@ class Endpoint(Rollout):
         super().__init__(route, program, log_folder, launcher)
         self.token = token
         self._old_token: tuple[str, float] | None = None  # still good until that time
+        self._is_watching = False
 
     def status(self) -> dict[str, Any]:
         """The state as the admin API shows it (to the owner only: token and full traceback are in it)."""
@@ -72,8 +75,6 @@ class Endpoint(Rollout):
             if call.answer is not None:
                 return call.answer
             call.wait(_LOOK_EVERY_S)
-            if call.stream is None:
-                self.expire_waiting()
 
     def begin(self, code: int, request_id: str, body: bytes, meta: bytes, tell: Callable[[Answer], None]) -> None:
         """As `predict`, and returns at once: `tell` gets the answer, in any thread."""
@@ -87,17 +88,6 @@ class Endpoint(Rollout):
             call.tell(place)
         elif place is not None:
             place.stream.send((call,), by_sender=by_sender)
-
-    def expire_waiting(self) -> None:
-        """Answers those that have waited for longer than they are worth; call now and then."""
-        late: list[tuple[Call, Answer]] = []
-        with self._lock:
-            for version in self.versions():
-                begun_before = time.monotonic() - self._wait_limit_s(version)
-                while version.queue and version.queue[0].begun_at <= begun_before:
-                    late.append((version.queue.popleft(), self._too_late(version)))
-        for call, answer in late:
-            call.tell(answer)
 
     def _is_for_canary(self) -> bool:
         """Spreads the canary's share evenly: of ten requests at 10 %, exactly one."""
@@ -130,7 +120,28 @@ class Endpoint(Rollout):
         if time.monotonic() - call.begun_at >= self._wait_limit_s(version):
             return self._too_late(version)
         version.queue.append(call)
+        if not self._is_watching:
+            self._is_watching = True
+            threading.Thread(target=self._watch_waiting, name="waiting", daemon=True).start()
         return None
+
+    def _watch_waiting(self) -> None:
+        """Answers those that have waited for longer than they are worth; ends when none waits."""
+        while True:
+            time.sleep(_WATCH_EVERY_S)
+            late: list[tuple[Call, Answer]] = []
+            with self._lock:
+                versions = self.versions()
+                for version in versions:
+                    begun_before = time.monotonic() - self._wait_limit_s(version)
+                    while version.queue and version.queue[0].begun_at <= begun_before:
+                        late.append((version.queue.popleft(), self._too_late(version)))
+                self._is_watching = any(version.queue for version in versions)
+                is_over = not self._is_watching
+            for call, answer in late:
+                call.tell(answer)
+            if is_over:
+                return
 
     def _wait_limit_s(self, version: Version) -> float:
         return LOAD_WAIT_S if version.is_loading else version.program.predict_timeout_s

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import random
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +25,7 @@ from verta_local.serving.table import EndpointTable
 
 # A model that asks for the headers of a request does not get what opens doors.
 _SECRET_HEADERS = frozenset({"HTTP_ACCESS_TOKEN", "HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_VERTA_LOCAL_ADMIN"})
+_ids = random.Random()  # of requests, not for secrets: one from the system would hand over Python's lock
 _REQUEST_ID = re.compile(r"[!-~]{1,200}")
 
 _REASONS = {
@@ -222,7 +223,7 @@ def _request_id(environ: dict[str, Any]) -> str:
     """The one that the request has, else a new one. Raises: _Refused."""
     given = environ.get("HTTP_VERTA_REQUEST_ID")
     if not given:
-        return os.urandom(16).hex()
+        return f"{_ids.getrandbits(128):032x}"
     if not _REQUEST_ID.fullmatch(given):
         raise _Refused(400, "verta-request-id must be 1 to 200 printable ASCII characters without blanks")
     return str(given)

@@ -8,9 +8,11 @@ the lane's own reads, for as long as requests come.
 from __future__ import annotations
 
 import socket
+import struct
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -32,12 +34,11 @@ class Lane:
 
     def __init__(self, connection: socket.socket, write_timeout_s: float | None = None) -> None:
         self._socket = connection
-        self._read_socket = connection
         if write_timeout_s is not None:
-            self._read_socket = connection.dup()  # a socket object has one time-out for both directions
-            self._read_socket.settimeout(_TICK_S)
-            connection.settimeout(write_timeout_s)
-        self._reader = frames.FrameReader(self._read_socket)
+            # By the system: a time-out of Python's is a further system call for each, and one for both directions.
+            _set_timeout(connection, socket.SO_SNDTIMEO, write_timeout_s)
+            _set_timeout(connection, socket.SO_RCVTIMEO, _TICK_S)
+        self._reader = frames.FrameReader(connection)
         self._lock = threading.Lock()
         self._users = 0
         self._has_ended = False
@@ -64,7 +65,7 @@ class Lane:
         with self._lock:
             self._users -= 1
             if self._has_ended and not self._users:
-                self._close()
+                self._socket.close()
 
     def end(self) -> None:
         """Wakes whoever reads or writes, and closes once they have let go."""
@@ -75,11 +76,7 @@ class Lane:
             except OSError:
                 pass
             if not self._users:
-                self._close()
-
-    def _close(self) -> None:
-        self._read_socket.close()
-        self._socket.close()
+                self._socket.close()
 
 
 class StreamOwner(Protocol):
@@ -103,38 +100,50 @@ class Stream:
         self._lane = lane
         self._timeout_s = timeout_s
         self._owner = owner
-        self._sending = threading.Lock()
+        self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._calls: dict[int, Call] = {}  # by tag, oldest first
+        self._outgoing: list[frames.Frame] = []
+        self._is_sending = False
         self._tag = 0
         self._is_over = False
         self._looked_at = 0.0
 
-    def send(self, calls: Sequence[Call], *, by_sender: bool = False) -> None:
-        """Sends the calls in one piece, and sees to it that somebody reads; `by_sender`: the caller is going to."""
+    def send(self, calls: Iterable[Call], *, by_sender: bool = False) -> None:
+        """Sends the calls, and sees to it that somebody reads; `by_sender`: the caller is going to.
+
+        Nobody waits while another thread writes: that one writes these as well.
+        """
         deadline = time.monotonic() + self._timeout_s
-        tags = []
-        failure: OSError | None = None
-        with self._sending:
-            found = []
+        with self._lock:
             for call in calls:
                 self._tag = tag = (self._tag + 1) % _TAGS
-                tags.append(tag)
-                found.append(frames.Frame(tag, call.code, call.head, call.meta, call.body))
                 call.deadline = deadline
                 call.stream = self
                 self._calls[tag] = call
+                self._outgoing.append(frames.Frame(tag, call.code, call.head, call.meta, call.body))
+            is_mine = not self._is_sending
+            self._is_sending = True
+        if is_mine:
+            self._write()
+        if not by_sender and not self._reading.locked():
+            self._find_reader()
+
+    def _write(self) -> None:
+        while True:
+            with self._lock:
+                found = self._outgoing
+                if not found:
+                    self._is_sending = False
+                    return
+                self._outgoing = []
             try:
                 if self._is_over:
                     raise BrokenPipeError
                 with self._lane.using() as (lane, _):
                     frames.send_frames(lane, found)
             except OSError as error:
-                failure = error
-        if failure is not None:
-            self._not_sent(tags, failure)
-        elif not by_sender and not self._reading.locked():
-            self._find_reader()
+                self._not_sent(found, error)
 
     def read_for(self, call: AwaitedCall) -> None:
         """Reads until that call has its answer; returns at once when somebody else reads."""
@@ -182,7 +191,7 @@ class Stream:
                 found = reader.read_all()
             finally:
                 self._lane.let_go()
-        except TimeoutError:
+        except BlockingIOError:  # the moment is over
             pass
         except (EOFError, OSError):
             self._end()
@@ -200,16 +209,15 @@ class Stream:
         return True
 
     def _end(self) -> None:
-        with self._sending:
-            self._is_over = True
+        self._is_over = True
         self._owner.calls_lost(self._taken(list(self._calls)))
 
-    def _not_sent(self, tags: Sequence[int], failure: OSError) -> None:
-        calls = self._taken(tags)
-        if isinstance(failure, TimeoutError):
+    def _not_sent(self, found: Sequence[frames.Frame], failure: OSError) -> None:
+        calls = self._taken([frame.tag for frame in found])
+        if isinstance(failure, BlockingIOError):
             self._lane.end()  # a part of a frame may be in it
             self._owner.calls_timed_out(calls)
-        elif frames.is_one_write(sum(len(call.body) for call in calls)):
+        elif frames.is_one_write(sum(len(frame.body) for frame in found)):
             # Small requests are one write: when that fails, the child has read nothing of them.
             self._owner.calls_unsent(calls)
         else:
@@ -218,3 +226,12 @@ class Stream:
     def _taken(self, tags: Sequence[int]) -> list[Call]:
         """Those calls that nobody else has taken out meanwhile."""
         return [call for tag in tags if (call := self._calls.pop(tag, None)) is not None]
+
+
+def _set_timeout(connection: socket.socket, option: int, seconds: float) -> None:
+    whole = int(seconds)
+    if sys.platform == "win32":
+        value = struct.pack("L", int(seconds * 1000))
+    else:
+        value = struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
+    connection.setsockopt(socket.SOL_SOCKET, option, value)
