@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from verta_local.serving import listeners
-from verta_local.serving.turns import Turns
 
 granian = pytest.importorskip("granian")
 
@@ -75,7 +74,7 @@ def test_the_port_is_not_shared_with_another_server(granian_server: Any, make_se
 
 
 def test_forty_waiting_requests_do_not_keep_a_short_one_out(granian_server: Any, tools: Any) -> None:
-    """The threads that take turns grow in number while all of them wait for a model."""
+    """A request that waits for its model occupies no thread of the server."""
     granian_server.deploy("Sleeps", run_id="slow", threads=40)
     granian_server.deploy("Echo", run_id="short")
     waits = [tools.in_background(lambda: granian_server.predict(1.5, "slow").status) for _ in range(40)]
@@ -96,35 +95,6 @@ def test_what_is_in_flight_is_answered_when_the_server_stops(granian_server: Any
     assert wait() == 200
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
-
-
-def test_turns_keep_few_threads_at_work_while_work_is_short() -> None:
-    import threading
-
-    at_work, most, done = 0, 0, []
-    lock = threading.Lock()
-
-    def work(number: int) -> None:
-        nonlocal at_work, most
-        with lock:
-            at_work += 1
-            most = max(most, at_work)
-        time.sleep(0.0002)
-        with lock:
-            at_work -= 1
-            done.append(number)
-
-    turns = Turns(work, 64)
-    threads = [threading.Thread(target=lambda: [turns.add(number) for number in range(100)]) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    deadline = time.monotonic() + 10
-    while len(done) < 1600 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(done) == 1600
-    assert most <= 16
 
 
 def test_a_host_that_is_none_is_said_before_anything_listens() -> None:

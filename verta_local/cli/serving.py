@@ -34,6 +34,7 @@ def serve(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from ..serving import serve_foreground  # noqa: PLC0415 - start-up time
     from ..serving.nursery import fork_from_here  # noqa: PLC0415 - start-up time
+    from ..serving.scheduling import work_in_batches  # noqa: PLC0415 - start-up time
 
     def announce(models: list[ServedModel]) -> None:
         for model in models:
@@ -43,6 +44,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     if options.all == bool(options.runs):
         raise ValueError("say which runs to serve, or --all for those that are deployed on this machine")
+    work_in_batches()
     # Before the store is open: a fork has nothing of it. These two import what loads a model, as we do from here on.
     nursery = fork_from_here(("verta_store.contents", "verta_local.trust"))
     models = _deployed(open_chosen_store(options), options) if options.all else _named(options)

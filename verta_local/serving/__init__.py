@@ -1,10 +1,11 @@
 """The server that deployed models run in: one small supervisor, one child process a model.
 
     frames, guard, metrics, logfile, accesslog, routes      what travels, who may speak, what is seen of it
-    child > answering > wire, tensors, invocations          the model's process, and its protocols
-    launch > nursery, environments                          how that process is started, and in which Python
-    process > version > rollout > endpoint > table          a child; replicas; what replaces what; a URL; all of them
-    listeners > listener (waitress), fast_listener > turns  who speaks HTTP
+    child > turns, answering > wire, tensors, invocations   the model's process, its threads, and its protocols
+    launch > nursery, environments, scheduling              how that process is started, and in which Python
+    calls, stream > process > version                       requests under way; a child; replicas
+    rollout > endpoint > table                              what replaces what; a URL; all of them
+    listeners > listener (waitress), fast_listener          who speaks HTTP
     front, orders, admin, *_pages, openapi > supervisor     what is answered
     background, foreground                                  the two ways to run a supervisor
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from verta_local.private_file import write_private
 from verta_local.serving.nursery import Nursery, fork_from_here
+from verta_local.serving.scheduling import work_in_batches
 from verta_local.serving.supervisor import StateFolderError, Supervisor, fail
 from verta_local.serving.table import BadRequest
 
@@ -33,6 +34,7 @@ _AFTER_LAST_S = 0.2  # once something was deployed and nothing is left
 
 def main(arguments: list[str]) -> int:
     """Runs the background supervisor; returns its exit code."""
+    work_in_batches()
     folder = Path(arguments[0])
     os.chdir(folder)  # not the user's folder: it may be on a drive that is to be unmounted
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
