@@ -24,6 +24,8 @@ INFER = 3
 INVOCATIONS = 4
 GZIP = 0x100  # added to one of the above: the body is gzipped
 
+QUICK = b"q"  # the head of an answer by a model that is mostly done in less time than a thread costs
+
 LOAD = 10  # control lane, to the child: the body is the JSON of what to load
 EXIT = 11  # control lane, to the child: end in an orderly way
 READY = 20  # control lane, from the child: the body is JSON, see `child`

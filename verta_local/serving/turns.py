@@ -52,8 +52,7 @@ class Turns:
         self._threads = threads
         self._lock = threading.Lock()
         self._sending = threading.Lock()
-        # Of the main thread, while it reads.
-        self._found: deque[frames.Frame] = deque()
+        self._found: deque[frames.Frame] = deque()  # requests that nobody has begun with
         self._kept: list[frames.Frame] = []  # answers
         self._begun = 0
         self._usual_s = 0.0
@@ -87,7 +86,7 @@ class Turns:
             with self._lock:
                 self._is_busy = False
                 is_relieved = self._is_relieved
-                if not is_relieved and self._found:
+                if self._found:
                     return self._begin(self._found.popleft())
             if is_relieved:
                 request = self._for_main.get()
@@ -117,8 +116,10 @@ class Turns:
         reply = self._answer(request)
         took = time.perf_counter() - begin
         self._usual_s += (took - self._usual_s) * _FORGETTING
-        answer = frames.Frame(request.tag, reply.status, b"", reply.meta, reply.body)
         with self._lock:
+            is_quick = self._usual_s <= _WORTH_A_THREAD_S and not self._is_relieved
+            head = frames.QUICK if is_quick else b""
+            answer = frames.Frame(request.tag, reply.status, head, reply.meta, reply.body)
             if (
                 self._found
                 and not self._is_relieved
@@ -195,19 +196,26 @@ class Turns:
             if not self._is_busy:
                 self._is_busy = True
                 target = self._for_main
-            else:
+            elif self._others_busy < self._threads - 1:
                 target = self._for_others
                 self._others_busy += 1
-                if self._others_busy > self._others and self._others < self._threads - 1:
+                if self._others_busy > self._others:
                     self._others += 1
                     threading.Thread(target=self._help, name=f"predict-{self._others}", daemon=True).start()
+            else:
+                self._found.append(request)  # whoever is idle first takes it
+                return
         target.put(request)
 
     # ---- further threads ----
 
     def _help(self) -> None:
         while (request := self._for_others.get()) is not None:
-            self._work(request)
-            with self._lock:
-                self._others_busy -= 1
+            following: frames.Frame | None = request
+            while following is not None:
+                self._work(following)
+                with self._lock:
+                    following = self._found.popleft() if self._found and self._is_relieved else None
+                    if following is None:
+                        self._others_busy -= 1
         self._for_others.put(None)

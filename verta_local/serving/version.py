@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from verta_local.serving.calls import Answer, Call
-from verta_local.serving.frames import Frame
+from verta_local.serving.frames import QUICK, Frame
 from verta_local.serving.launch import Launcher
 from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import ChildProcess, Program
@@ -101,7 +101,7 @@ class Version:
         best, most = None, 0
         for replica in self._replicas:
             child = replica.active
-            if child is not None and (free := child.free_threads) > most:
+            if child is not None and (free := child.free_places) > most:
                 best, most = child, free
         if best is not None:
             best.in_flight += 1
@@ -146,6 +146,7 @@ class Version:
         following: list[tuple[ChildProcess, list[Call]]] = []
         with self._changed:
             child.in_flight -= len(answered)
+            child.is_quick = answered[-1][1].head == QUICK
             if self.queue:
                 following = self._next_calls()
             if child.retiring:
@@ -183,7 +184,7 @@ class Version:
                 call.tell(Answer(502, message=text, run_id=self.run_id))
 
     def _next_calls(self) -> list[tuple[ChildProcess, list[Call]]]:
-        """Takes calls that wait, as many as there are free threads. With the lock held."""
+        """Takes calls that wait, as many as there are places. With the lock held."""
         found: dict[ChildProcess, list[Call]] = {}
         now = time.monotonic()
         while self.queue and (child := self.take()) is not None:
