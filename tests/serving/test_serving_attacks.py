@@ -395,6 +395,25 @@ def test_two_lengths_or_a_length_and_chunks_are_refused(server: Any) -> None:
         "Content-Length: +1\r\n",
         "Content-Length: -1\r\n",
         "Transfer-Encoding: gzip\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "Transfer-Encoding: chunked\r\ntransfer-encoding: chunked\r\n",
     ):
         answer = _raw(server.port, (head + lines + "\r\n1\r\n\r\n0\r\n\r\n").encode())
         assert int(answer.split()[1]) in (400, 501), (lines, answer)
+
+
+def test_a_client_that_ends_in_the_middle_of_its_body_is_told_so(server: Any) -> None:
+    server.deploy("Echo")
+    head = f"POST /api/v1/predict/run-1 HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+    for rest in (
+        "Content-Length: 100\r\n\r\n[1",
+        "Content-Length: 100\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\n[1",
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall((head + rest).encode())
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 400 "), (rest, answer)
+        assert b"ended" in answer
+    assert server.predict(1).status == 200

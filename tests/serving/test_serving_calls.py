@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from verta_local.serving import endpoint as endpoint_module
+from verta_local.serving import frames
 
 
 class _Told:
@@ -168,3 +169,19 @@ def test_an_upgrade_loses_none(server: Any, told: _Told) -> None:
     ended.set()
     loader.join()
     assert set(told.all_of(sent).values()) == {(200, version) for version in range(4)}
+
+
+def test_a_sender_that_fails_takes_no_answer_from_the_others(
+    server: Any, told: _Told, tools: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.deploy("Sleeps", threads=8)
+    endpoint = server.supervisor.table.get("run-1")
+
+    def fail(answer: Any) -> None:
+        raise OSError("the client is gone")
+
+    for number in range(4):
+        told.begin(number, 0.2)
+        endpoint.begin(frames.PREDICT, "id", b"0.2", b"", fail)
+    assert told.all_of(4) == dict.fromkeys(range(4), (200, 0.2))
+    tools.eventually(lambda: caplog.text.count("an answer could not be written") == 4)

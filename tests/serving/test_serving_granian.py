@@ -60,6 +60,15 @@ def test_a_body_over_the_limit_is_a_413_at_once(granian_server: Any) -> None:
     assert b" 200 " in said(granian_server.port, head + "Transfer-Encoding: chunked\r\n\r\n3\r\n[1]\r\n0\r\n\r\n")
 
 
+def test_a_body_that_is_cut_short_never_reaches_the_model(granian_server: Any) -> None:
+    granian_server.deploy("Echo")
+    head = f"POST /api/v1/predict/run-1 HTTP/1.1\r\nHost: 127.0.0.1:{granian_server.port}\r\nContent-Length: 9\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", granian_server.port), timeout=10) as connection:
+        connection.sendall((head + "[1]").encode())
+        connection.shutdown(socket.SHUT_WR)
+        assert b"the request ended before all 9 bytes of its body" in connection.recv(65536)
+
+
 def test_a_head_far_over_the_limit_is_refused(granian_server: Any) -> None:
     try:
         status = granian_server.request("GET", "/health/live", headers={"X": "x" * 600_000}).status

@@ -82,13 +82,13 @@ def test_requests_that_wait_are_answered_beside_each_other() -> None:
 
 
 def test_many_quick_requests_stay_in_the_main_thread() -> None:
-    """Another one would cost more than it brings."""
-    with _served(_thread_name_after) as lane:
+    """Another one would cost more than it brings; it is tried when the main thread seems to be stuck."""
+    with _served(lambda body: threading.current_thread().name.encode()) as lane:
         names = []
-        for _ in range(50):
-            _send(lane, *[b"0"] * _THREADS)
+        for _ in range(300):
+            _send(lane, *[b""] * _THREADS)
             names += _answers(lane, _THREADS).values()
-        assert names.count(b"main") > len(names) * 0.9
+        assert names.count(b"main") > len(names) * 0.7
 
 
 def test_an_answer_is_not_kept_back_by_a_long_request_that_came_with_it() -> None:
@@ -138,12 +138,22 @@ def test_every_request_gets_its_own_answer(seed: int) -> None:
         return body[::-1]
 
     with _served(answer) as lane:
-        reader, found, sent = frames.FrameReader(lane), {}, 0
-        while len(found) < len(bodies):
-            count = min(chance.randint(1, 20), 20 - (sent - len(found)), len(bodies) - sent)
-            frames.send_frames(lane, [frames.Frame(tag, 1, b"", b"", bodies[tag]) for tag in range(sent, sent + count)])
-            sent += count
-            found.update((frame.tag, frame.body) for frame in reader.read_all())
+        found: dict[int, bytes] = {}
+        places = threading.Semaphore(20)
+
+        def read() -> None:
+            reader = frames.FrameReader(lane)
+            while len(found) < len(bodies):
+                for frame in reader.read_all():
+                    found[frame.tag] = frame.body
+                    places.release()
+
+        reading = threading.Thread(target=read)
+        reading.start()
+        for tag, body in enumerate(bodies):
+            assert places.acquire(timeout=15)
+            frames.send_frame(lane, 1, body, tag=tag)
+        reading.join(15)
     assert found == {tag: body[::-1] for tag, body in enumerate(bodies)}
 
 

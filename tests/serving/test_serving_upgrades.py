@@ -16,6 +16,7 @@ def test_ten_upgrades_under_load_of_keep_alive_clients_lose_no_request(server: A
     load = tools.Load(server, 8)
     for version in range(1, 11):
         assert server.deploy("Name", version=version).state == "deployed"
+        tools.eventually(lambda: (200, str(version)) in load.seen)  # noqa: B023 - it returns before the next
     seen = load.stop()
     assert {status for status, _ in seen} == {200}
     assert {body for _, body in seen} == {str(version) for version in range(11)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ class Answer:
 
 
 class Call:
-    """A request for a model's process. `tell` gets its answer, once, in whichever thread has it."""
+    """A request for a model's process; `tell` is called with its answer, once, in whichever thread has it."""
 
     def __init__(
         self,
@@ -46,13 +47,20 @@ class Call:
         self.head = head
         self.body = body
         self.meta = meta
-        self.tell = tell
+        self._tell = tell
         self.is_canary = is_canary
         self.begun_at = time.monotonic()
         self.waited_s = 0.0
         self.tries = 0
         self.stream: Stream | None = None  # where it was sent
         self.deadline = 0.0  # of the model's answer, from then on
+
+    def finish(self, answer: Answer) -> None:
+        """Tells the answer; a fault of whoever is told must not be one of those that come after it."""
+        try:
+            self._tell(answer)
+        except Exception:
+            logging.getLogger(__name__).exception("an answer could not be written")
 
 
 class AwaitedCall(Call):

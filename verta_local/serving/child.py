@@ -42,8 +42,9 @@ def main(arguments: list[str]) -> int:
         answers = model
     else:
         answers = ModelAnswers(model, order["spec"], int(order["body_limit_bytes"]))
+    turns = Turns(answers.reply_to, work, int(order["threads"]))
     frames.send_frame(control, frames.READY, json.dumps(answers.about()).encode())
-    Turns(answers.reply_to, work, int(order["threads"])).run()
+    turns.run()
     sys.stdout.flush()
     return 0
 

@@ -85,7 +85,7 @@ class Endpoint(Rollout):
         with self._lock:
             place = self._place(call, is_known)
         if isinstance(place, Answer):
-            call.tell(place)
+            call.finish(place)
         elif place is not None:
             place.stream.send((call,), by_sender=by_sender)
 
@@ -139,7 +139,7 @@ class Endpoint(Rollout):
                 self._is_watching = any(version.queue for version in versions)
                 is_over = not self._is_watching
             for call, answer in late:
-                call.tell(answer)
+                call.finish(answer)
             if is_over:
                 return
 

@@ -42,6 +42,10 @@ class _TooLarge(Exception):
     """A body is over the limit."""
 
 
+class _CutShort(Exception):
+    """A body is not what its length says."""
+
+
 class GranianServer:
     """Listens on `host` and `port` (0: any free one). Raises: Unfit, ValueError, OSError."""
 
@@ -105,10 +109,11 @@ class GranianServer:
         """Reads a request, in one of granian's threads; what a model is to answer is answered later."""
         try:
             body = self._body(scope)
+        except _CutShort as error:
+            self._refuse(protocol, 400, str(error))
+            return
         except _TooLarge:
-            text = f"the body is larger than the limit of {self._body_limit_bytes} bytes"
-            headers = [("Content-Type", "application/json"), *SECURITY_HEADERS]
-            protocol.response_bytes(413, headers, json.dumps({"message": text}).encode("ascii"))
+            self._refuse(protocol, 413, f"the body is larger than the limit of {self._body_limit_bytes} bytes")
             if self._reading_away.acquire(blocking=False):
                 try:
                     _read_away(scope["wsgi.input"])
@@ -118,6 +123,10 @@ class GranianServer:
         if not self._application.begin(scope, body, protocol.response_bytes):
             scope["wsgi.input"] = io.BytesIO(body)
             self._answer(protocol, scope)
+
+    def _refuse(self, protocol: Any, status: int, message: str) -> None:
+        headers = [("Content-Type", "application/json"), *SECURITY_HEADERS]
+        protocol.response_bytes(status, headers, json.dumps({"message": message}).encode("ascii"))
 
     def _answer(self, protocol: Any, scope: dict[str, Any]) -> None:
         status = 500
@@ -141,13 +150,16 @@ class GranianServer:
         protocol.response_bytes(status, headers, body)
 
     def _body(self, scope: dict[str, Any]) -> bytes:
-        """The whole body of a request. Raises: _TooLarge."""
+        """The whole body of a request. Raises: _TooLarge, _CutShort."""
         limit, stream = self._body_limit_bytes, scope["wsgi.input"]
         length = scope.get("CONTENT_LENGTH")
         if length is not None:
-            if int(length) <= limit:
-                return bytes(stream.read())
-            raise _TooLarge
+            if int(length) > limit:
+                raise _TooLarge
+            body = bytes(stream.read())  # which does not say that the client is gone
+            if len(body) < int(length):
+                raise _CutShort(f"the request ended before all {length} bytes of its body")
+            return body
         if "HTTP_TRANSFER_ENCODING" not in scope:
             return b""
         pieces, size = [], 0

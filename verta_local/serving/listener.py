@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import logging
 import queue
+import re
 import select
 import socket
 import threading
@@ -25,10 +26,10 @@ from typing import Any
 
 from waitress.adjustments import Adjustments
 from waitress.channel import ClientDisconnected, HTTPChannel
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, WSGITask
-from waitress.utilities import Error, InternalServerError, build_http_date
+from waitress.utilities import BadRequest, Error, InternalServerError, build_http_date
 from waitress.wasyncore import loop as poll_once
 
 from verta_local.serving.addresses import check_address
@@ -45,6 +46,8 @@ _LINGER_S = 3.0
 _JOIN_BELOW_BYTES = 256 * 1024
 _LOOP_S = 1.0
 _HOLD_MS = 20
+_TRANSFER_ENCODING = re.compile(rb"^transfer-encoding:.*$", re.IGNORECASE | re.MULTILINE)
+_CHUNKED = re.compile(rb"\bchunked\b", re.IGNORECASE)
 _HAS_POLL = hasattr(select, "poll")
 
 
@@ -190,6 +193,12 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         super().__init__(adjustments)
         self.began_at = time.monotonic()
 
+    def parse_header(self, header_plus: bytes) -> None:
+        """As waitress; and the body may be chunked once (RFC 9112, 6.1). Raises: ParsingError."""
+        if sum(len(_CHUNKED.findall(line)) for line in _TRANSFER_ENCODING.findall(header_plus)) > 1:
+            raise ParsingError("Transfer-Encoding names chunked more than once")
+        super().parse_header(header_plus)
+
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
         if self.error is not None:
@@ -298,12 +307,27 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
     def handle_read(self) -> None:
         if not self.linger_until:
-            super().handle_read()
+            if not self._is_cut_short():
+                super().handle_read()
             return
         try:
             self.recv(_JOIN_BELOW_BYTES)  # thrown away; closes the channel when the client is done
         except OSError:
             self.handle_close()
+
+    def _is_cut_short(self) -> bool:
+        """Whether the client sends nothing more in the middle of a request, which is answered then: it may read on."""
+        with self.requests_lock:
+            request = self.request
+            if request is None or request.completed or not request.headers_finished:
+                return False
+            try:
+                if self.socket.recv(1, socket.MSG_PEEK):
+                    return False
+            except OSError:
+                return False  # as the read itself will say
+            self._refuse(request, BadRequest("the request ended before its body was whole"))
+        return True
 
     def refuse_if_slow(self, now: float) -> None:
         """Called now and then by the loop: ends what trickles in."""
@@ -319,12 +343,16 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
                 return
             if not request.headers_finished:
                 request.parse_header(b"GET / HTTP/1.0\r\n")  # gives the error answer its version and path
-            request.error = _RequestTimeout("")
-            request.completed = True
-            self.request = None
-            self.requests.append(request)
-            if len(self.requests) == 1:
-                self.server.add_task(self)
+            self._refuse(request, _RequestTimeout(""))
+
+    def _refuse(self, request: Any, error: Any) -> None:
+        """Has a request that is not whole answered by an error. With the requests' lock held."""
+        request.error = error
+        request.completed = True
+        self.request = None
+        self.requests.append(request)
+        if len(self.requests) == 1:
+            self.server.add_task(self)
 
 
 class HttpServer(TcpWSGIServer):  # type: ignore[misc]

@@ -24,6 +24,8 @@ from verta_local.serving import frames
 _LOOK_EVERY_S = 0.005
 _CALM_S = 0.25
 _WORTH_A_THREAD_S = 0.0002  # a request that takes so long is worth handing over
+_LONGEST_COUNTED_S = 16 * _WORTH_A_THREAD_S  # one request that was interrupted does not make a model a slow one
+_TRY_AGAIN_S = 0.5
 _JOINED_ANSWERS_S = 0.001  # an answer that took longer is not kept back for others
 _JOINED_ANSWERS_BYTES = 64 * 1024
 _FORGETTING = 1 / 16  # what the last request counts in the usual time
@@ -72,29 +74,31 @@ class Turns:
 
     def run(self) -> None:
         """Answers until the supervisor closes the lane; for the main thread."""
+        request: frames.Frame | None = None
         while not self._is_over:
-            request = self._next()
+            if request is None:
+                request = self._first()
             if request is not None:
-                self._work(request)
+                request = self._work(request, is_main=True)
         self._for_others.put(None)
 
     # ---- the main thread ----
 
-    def _next(self) -> frames.Frame | None:
-        """What the main thread is to do next; None to look again."""
+    def _first(self) -> frames.Frame | None:
+        """The next request, for the main thread, which is idle; None at the end."""
         while True:
             with self._lock:
-                self._is_busy = False
                 is_relieved = self._is_relieved
-                if self._found:
-                    return self._begin(self._found.popleft())
+                if not is_relieved and self._found:
+                    return self._begun_with(self._found.popleft())
             if is_relieved:
-                request = self._for_main.get()
-                if request is not None:
-                    with self._lock:
-                        self._begun += 1
-                return request
-            self._send_kept()
+                handed = self._for_main.get()
+                if handed is None:  # look again
+                    if self._is_over:
+                        return None
+                    continue
+                with self._lock:
+                    return self._begun_with(handed)
             try:
                 found = self._reader.read_all()
             except (EOFError, OSError):
@@ -103,7 +107,7 @@ class Turns:
             with self._lock:
                 self._found.extend(found)
 
-    def _begin(self, request: frames.Frame) -> frames.Frame:
+    def _begun_with(self, request: frames.Frame) -> frames.Frame:
         """With the lock held."""
         self._begun += 1
         self._is_busy = True
@@ -111,33 +115,40 @@ class Turns:
             self._is_awake.set()
         return request
 
-    def _work(self, request: frames.Frame) -> None:
+    def _work(self, request: frames.Frame, *, is_main: bool = False) -> frames.Frame | None:
+        """Answers a request; gives back the one that the same thread is to answer next, if one waits."""
         begin = time.perf_counter()
         reply = self._answer(request)
         took = time.perf_counter() - begin
-        self._usual_s += (took - self._usual_s) * _FORGETTING
         with self._lock:
-            is_quick = self._usual_s <= _WORTH_A_THREAD_S and not self._is_relieved
-            head = frames.QUICK if is_quick else b""
-            answer = frames.Frame(request.tag, reply.status, head, reply.meta, reply.body)
+            is_relieved = self._is_relieved
+            if not is_relieved:  # else it was slower for the other threads
+                self._usual_s += (min(took, _LONGEST_COUNTED_S) - self._usual_s) * _FORGETTING
+            is_quick = self._usual_s <= _WORTH_A_THREAD_S and not is_relieved
+            answer = frames.Frame(request.tag, reply.status, frames.QUICK if is_quick else b"", reply.meta, reply.body)
+            following = None
+            # What a thread gets next, or that it is idle, is settled before anybody can read the answer and ask again.
+            if is_main:
+                if self._found:
+                    following = self._begun_with(self._found.popleft())
+                else:
+                    self._is_busy = False
+            elif self._found and is_relieved:
+                following = self._found.popleft()
+            else:
+                self._others_busy -= 1
             if (
-                self._found
-                and not self._is_relieved
+                following is not None
+                and not is_relieved
                 and took < _JOINED_ANSWERS_S
                 and len(reply.body) < _JOINED_ANSWERS_BYTES
             ):
                 self._kept.append(answer)
-                return
+                return following
             answers = [*self._kept, answer]
             self._kept.clear()
         self._send(answers)
-
-    def _send_kept(self) -> None:
-        with self._lock:
-            answers = list(self._kept)
-            self._kept.clear()
-        if answers:
-            self._send(answers)
+        return following
 
     def _send(self, answers: list[frames.Frame]) -> None:
         with self._sending:
@@ -168,12 +179,15 @@ class Turns:
                     self._is_relieved = True
                     left = list(self._found)
                     self._found.clear()
+                    kept = list(self._kept)
+                    self._kept.clear()
             if left is not None:
-                self._send_kept()
+                self._send(kept)
                 self._read_on(left)
 
     def _read_on(self, requests: list[frames.Frame]) -> None:
-        """Reads in place of the main thread, until that is idle again and there is little to do for others."""
+        """Reads in place of the main thread, until that is idle and threads are not worth it, or it is time to see."""
+        until = time.monotonic() + _TRY_AGAIN_S
         while True:
             for request in requests:
                 self._hand_over(request)
@@ -184,8 +198,8 @@ class Turns:
                 self._for_main.put(None)
                 return
             with self._lock:
-                is_idle = not self._is_busy and not self._others_busy
-                if is_idle and (not requests or self._usual_s <= _WORTH_A_THREAD_S):
+                is_enough = not requests or self._usual_s <= _WORTH_A_THREAD_S or time.monotonic() > until
+                if is_enough and not self._is_busy:
                     self._found.extend(requests)
                     self._is_relieved = False
                     break
@@ -210,12 +224,8 @@ class Turns:
     # ---- further threads ----
 
     def _help(self) -> None:
-        while (request := self._for_others.get()) is not None:
-            following: frames.Frame | None = request
-            while following is not None:
-                self._work(following)
-                with self._lock:
-                    following = self._found.popleft() if self._found and self._is_relieved else None
-                    if following is None:
-                        self._others_busy -= 1
+        while (handed := self._for_others.get()) is not None:
+            request: frames.Frame | None = handed
+            while request is not None:
+                request = self._work(request)
         self._for_others.put(None)

@@ -157,20 +157,20 @@ class Version:
         for call, frame in answered:
             if frame.code != _OK:
                 child.log.mark_answered()  # the traceback there is this answer's, not the child's last words
-            call.tell(Answer(frame.code, frame.body, meta=frame.meta, run_id=run_id, waited_s=call.waited_s))
+            call.finish(Answer(frame.code, frame.body, meta=frame.meta, run_id=run_id, waited_s=call.waited_s))
 
     def calls_timed_out(self, child: ChildProcess, calls: Sequence[Call]) -> None:
         """Calls got no answer in time: the child is replaced."""
         text = f"the model did not answer within {child.program.predict_timeout_s:g} s; its process is being replaced"
         for call in calls:
             self._replace_hung(child)
-            call.tell(Answer(502, message=text, run_id=self.run_id))
+            call.finish(Answer(502, message=text, run_id=self.run_id))
 
     def calls_lost(self, child: ChildProcess, calls: Sequence[Call]) -> None:
         """The child is gone with these calls, which are not sent to another: it may have begun with them."""
         how = self._meet_end(child, len(calls))
         for call in calls:
-            call.tell(Answer(502, message=f"the model's process {how}", run_id=self.run_id))
+            call.finish(Answer(502, message=f"the model's process {how}", run_id=self.run_id))
 
     def calls_unsent(self, child: ChildProcess, calls: Sequence[Call]) -> None:
         """The child is gone and has not seen these calls: the next one gets them."""
@@ -181,7 +181,7 @@ class Version:
                 self._owner.dispatch(call, is_known=True)
             else:
                 text = "the model's process ends again and again: its log says more"
-                call.tell(Answer(502, message=text, run_id=self.run_id))
+                call.finish(Answer(502, message=text, run_id=self.run_id))
 
     def _next_calls(self) -> list[tuple[ChildProcess, list[Call]]]:
         """Takes calls that wait, as many as there are places. With the lock held."""
