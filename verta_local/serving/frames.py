@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,18 +64,24 @@ def send_frame(
 
 
 def send_frames(lane: socket.socket, frames: Iterable[Frame]) -> None:
-    """Writes frames one after another, small ones in one piece. Raises: as `send_frame`."""
+    """Writes frames one after another. Raises: as `send_frame`."""
+    for piece in pieces_of(frames):
+        lane.sendall(piece)
+
+
+def pieces_of(frames: Iterable[Frame]) -> Iterator[bytes]:
+    """The bytes of frames, small ones joined to one piece."""
     pieces: list[bytes] = []
     for tag, code, head, meta, body in frames:
         pieces += (_HEADER.pack(tag, code, len(head), len(meta), len(body)), head, meta)
         if is_one_write(len(body)):
             pieces.append(body)
         else:
-            lane.sendall(b"".join(pieces))
-            lane.sendall(body)
+            yield b"".join(pieces)
+            yield body
             pieces.clear()
     if pieces:
-        lane.sendall(b"".join(pieces))
+        yield b"".join(pieces)
 
 
 def is_one_write(size_bytes: int) -> bool:

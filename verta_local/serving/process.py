@@ -28,7 +28,7 @@ from verta_local.serving import frames
 from verta_local.serving.calls import Call
 from verta_local.serving.launch import Launcher
 from verta_local.serving.logfile import LogFile
-from verta_local.serving.stream import Lane, Stream
+from verta_local.serving.stream import TICK_S, Lane, Stream
 
 DEFAULT_LOADER = "verta_local.loading:load_model"
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -198,7 +198,7 @@ class ChildProcess:
             raise
         self._control = Lane(lanes[frames.CONTROL_LANE])
         self._lifeline = Lane(lanes[frames.LIFELINE])
-        self._work = Lane(lanes[frames.WORK_LANE], program.predict_timeout_s)
+        self._work = Lane(lanes[frames.WORK_LANE], TICK_S)
         self.stream = Stream(self._work, program.predict_timeout_s, self)
         self._launched = launched
 

@@ -7,6 +7,7 @@ the lane's own reads, for as long as requests come.
 
 from __future__ import annotations
 
+import selectors
 import socket
 import struct
 import sys
@@ -19,9 +20,11 @@ from typing import Protocol
 from verta_local.serving import frames
 from verta_local.serving.calls import AwaitedCall, Call
 
-_TICK_S = 0.1  # how late a time-out may be noticed
+TICK_S = 0.1  # how late a time-out may be noticed
 _LINGER_S = 2.0  # how long the lane's own reader waits for further requests
 _TAGS = 1 << 32
+_ROUNDS = 16
+_DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows: writing waits
 
 
 class Lane:
@@ -32,12 +35,11 @@ class Lane:
     So ending is shutting down, which wakes the reader, and the last one to let go closes.
     """
 
-    def __init__(self, connection: socket.socket, write_timeout_s: float | None = None) -> None:
+    def __init__(self, connection: socket.socket, read_timeout_s: float | None = None) -> None:
         self._socket = connection
-        if write_timeout_s is not None:
-            # By the system: a time-out of Python's is a further system call for each, and one for both directions.
-            _set_timeout(connection, socket.SO_SNDTIMEO, write_timeout_s)
-            _set_timeout(connection, socket.SO_RCVTIMEO, _TICK_S)
+        if read_timeout_s is not None:
+            # By the system: a time-out of Python's is a further system call for each read, and for each write.
+            _set_read_timeout(connection, read_timeout_s)
         self._reader = frames.FrameReader(connection)
         self._lock = threading.Lock()
         self._users = 0
@@ -102,6 +104,7 @@ class Stream:
         self._owner = owner
         self._lock = threading.Lock()
         self._reading = threading.Lock()
+        self._read_by: int | None = None
         self._calls: dict[int, Call] = {}  # by tag, oldest first
         self._outgoing: list[frames.Frame] = []
         self._is_sending = False
@@ -130,7 +133,8 @@ class Stream:
             self._find_reader()
 
     def _write(self) -> None:
-        while True:
+        """Writes what is to go out, also what others add meanwhile."""
+        for _ in range(_ROUNDS):
             with self._lock:
                 found = self._outgoing
                 if not found:
@@ -140,21 +144,62 @@ class Stream:
             try:
                 if self._is_over:
                     raise BrokenPipeError
-                with self._lane.using() as (lane, _):
-                    frames.send_frames(lane, found)
+                with self._lane.using() as (lane, _reader):
+                    for piece in frames.pieces_of(found):
+                        self._write_piece(lane, piece)
             except OSError as error:
                 self._not_sent(found, error)
+        # The caller has an answer of its own to see to.
+        threading.Thread(target=self._write, name="requests", daemon=True).start()
+
+    def _write_piece(self, lane: socket.socket, piece: bytes) -> None:
+        """Raises: TimeoutError when the child takes nothing for as long as a prediction may take, other OSErrors."""
+        left = memoryview(piece)
+        deadline = time.monotonic() + self._timeout_s
+        while left:
+            try:
+                left = left[lane.send(left, _DO_NOT_WAIT) :]
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError from None
+                self._wait_for_room(lane)
+
+    def _wait_for_room(self, lane: socket.socket) -> None:
+        """Waits a moment until the child takes more, and reads meanwhile where no other does: it may wait for that."""
+        is_reader = self._read_by == threading.get_ident()  # it passes on what waited for an answer that it read
+        has_begun = not is_reader and self._begin_reading()
+        try:
+            with selectors.DefaultSelector() as selector:
+                does_read = is_reader or has_begun
+                selector.register(lane, selectors.EVENT_WRITE | (selectors.EVENT_READ if does_read else 0))
+                ready = selector.select(TICK_S)
+            if any(events & selectors.EVENT_READ for _, events in ready):
+                self._read()
+        finally:
+            if has_begun:
+                self._end_reading()
 
     def read_for(self, call: AwaitedCall) -> None:
         """Reads until that call has its answer; returns at once when somebody else reads."""
-        if not self._reading.acquire(blocking=False):
+        if not self._begin_reading():
             return
         try:
             while call.answer is None and self._read():
                 pass
         finally:
-            self._reading.release()
+            self._end_reading()
         self._find_reader()
+
+    def _begin_reading(self) -> bool:
+        """Whether nobody else reads."""
+        if not self._reading.acquire(blocking=False):
+            return False
+        self._read_by = threading.get_ident()
+        return True
+
+    def _end_reading(self) -> None:
+        self._read_by = None
+        self._reading.release()
 
     def _find_reader(self) -> None:
         """Has one of those who wait read, or starts a reader, where there is something to come."""
@@ -168,7 +213,7 @@ class Stream:
 
     def _read_on(self) -> None:
         """Reads as long as calls come."""
-        if not self._reading.acquire(blocking=False):
+        if not self._begin_reading():
             return
         try:
             quiet_since = time.monotonic()
@@ -179,7 +224,7 @@ class Stream:
                 elif now - quiet_since > _LINGER_S:
                     break
         finally:
-            self._reading.release()
+            self._end_reading()
         self._find_reader()
 
     def _read(self) -> bool:
@@ -201,7 +246,7 @@ class Stream:
         if answered:
             self._owner.calls_answered(answered)
         now = time.monotonic()
-        if now - self._looked_at >= _TICK_S:
+        if now - self._looked_at >= TICK_S:
             self._looked_at = now
             late = [tag for tag, call in list(self._calls.items()) if call.deadline <= now]
             if late:
@@ -214,7 +259,7 @@ class Stream:
 
     def _not_sent(self, found: Sequence[frames.Frame], failure: OSError) -> None:
         calls = self._taken([frame.tag for frame in found])
-        if isinstance(failure, BlockingIOError):
+        if isinstance(failure, TimeoutError):
             self._lane.end()  # a part of a frame may be in it
             self._owner.calls_timed_out(calls)
         elif frames.is_one_write(sum(len(frame.body) for frame in found)):
@@ -228,10 +273,9 @@ class Stream:
         return [call for tag in tags if (call := self._calls.pop(tag, None)) is not None]
 
 
-def _set_timeout(connection: socket.socket, option: int, seconds: float) -> None:
-    whole = int(seconds)
+def _set_read_timeout(connection: socket.socket, seconds: float) -> None:
     if sys.platform == "win32":
         value = struct.pack("L", int(seconds * 1000))
     else:
-        value = struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
-    connection.setsockopt(socket.SOL_SOCKET, option, value)
+        value = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
