@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from verta_local.serving.accesslog import Access, AccessLog
+from verta_local.serving.metrics import Metrics
 
 
 def _lines(server: Any, tools: Any, count: int) -> list[dict[str, Any]]:
@@ -133,3 +134,14 @@ def test_the_metrics_are_complete_and_well_formed(server: Any, tools: Any) -> No
         elif not line.startswith("#"):
             assert re.fullmatch(r'[a-z_]+(\{([a-z]+="[^"\n]*",?)*\})? [0-9.e+-]+', line), line
             assert re.sub(r"_(bucket|sum|count)$", "", line.partition("{")[0].partition(" ")[0]) in kinds, line
+
+
+def test_a_model_that_is_asked_keeps_its_counters_however_many_others_come_and_go() -> None:
+    metrics = Metrics()
+    for number in range(3000):
+        metrics.count("steady", "run-1", 200, 0.001)
+        metrics.count(f"another-{number}", f"run-{number}", 200, 0.001)
+    text = metrics.text((), AccessLog(None, 1.0))
+    assert 'verta_requests_total{route="steady",run="run-1",status="200"} 3000' in text
+    assert text.count("verta_requests_total{") == 1000
+    assert 'route="another-2999"' in text and 'route="another-0"' not in text

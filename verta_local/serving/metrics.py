@@ -28,6 +28,7 @@ class _Series:
         self.by_status: dict[int, int] = {}
         self.buckets = [0] * (len(_BUCKETS_S) + 1)
         self.sum_s = 0.0
+        self.used = 0  # a number that grows with each request: what was asked longest ago goes first
 
 
 class Metrics:
@@ -35,6 +36,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._uses = 0
         self._series: dict[tuple[str, str], _Series] = {}  # (route, run id): a canary has the route of another run
 
     def count(self, route: str, run_id: str, status: int, seconds: float) -> None:
@@ -46,8 +48,10 @@ class Metrics:
             series = self._series.get(key)
             if series is None:
                 if len(self._series) >= _MAX_ROUTES:
-                    self._series.pop(next(iter(self._series)))
+                    del self._series[min(self._series, key=lambda each: self._series[each].used)]
                 series = self._series[key] = _Series()
+            self._uses += 1
+            series.used = self._uses
             series.by_status[status] = series.by_status.get(status, 0) + 1
             series.buckets[bisect.bisect_left(_BUCKETS_S, seconds)] += 1
             series.sum_s += seconds
