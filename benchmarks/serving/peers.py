@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .ours import free_port
 from .watched import Target
 
 HERE = Path(__file__).parent
@@ -97,7 +98,7 @@ def _mlserver_settings(python: Path, folder: Path, environment: Mapping[str, str
 
 
 def _mlserver_command(python: Path, folder: Path, port: int) -> list[str]:
-    ports = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2, "host": "127.0.0.1"}
+    ports = {"http_port": port, "grpc_port": free_port(), "metrics_port": free_port(), "host": "127.0.0.1"}
     (folder / "settings.json").write_text(json.dumps(ports))
     return [str(python.parent / "mlserver"), "start", str(folder)]
 
