@@ -120,15 +120,13 @@ class GranianServer:
                 finally:
                     self._reading_away.release()
             return
-        if not self._application.begin(scope, body, protocol.response_bytes):
-            scope["wsgi.input"] = io.BytesIO(body)
-            self._answer(protocol, scope)
+        self._answer(protocol, scope, body)
 
     def _refuse(self, protocol: Any, status: int, message: str) -> None:
         headers = [("Content-Type", "application/json"), *SECURITY_HEADERS]
         protocol.response_bytes(status, headers, json.dumps({"message": message}).encode("ascii"))
 
-    def _answer(self, protocol: Any, scope: dict[str, Any]) -> None:
+    def _answer(self, protocol: Any, scope: dict[str, Any], body: bytes) -> None:
         status = 500
         headers: list[tuple[str, str]] = []
 
@@ -137,17 +135,20 @@ class GranianServer:
             status, headers = int(line[:_STATUS_DIGITS]), found
 
         try:
+            if self._application.begin(scope, body, protocol.response_bytes):
+                return
+            scope["wsgi.input"] = io.BytesIO(body)
             pieces = self._application(scope, start_response)
             try:
-                body = b"".join(pieces)
+                answer = b"".join(pieces)
             finally:
                 if hasattr(pieces, "close"):
                     pieces.close()
         except Exception:
             logging.getLogger(__name__).exception("a request failed in the server")
             status, headers = 500, [("Content-Type", "application/json"), *SECURITY_HEADERS]
-            body = b'{"message": "the server failed; its log says more"}'
-        protocol.response_bytes(status, headers, body)
+            answer = b'{"message": "the server failed; its log says more"}'
+        protocol.response_bytes(status, headers, answer)
 
     def _body(self, scope: dict[str, Any]) -> bytes:
         """The whole body of a request. Raises: _TooLarge, _CutShort."""

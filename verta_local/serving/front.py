@@ -18,7 +18,7 @@ from verta_local.serving import frames
 from verta_local.serving.accesslog import Access, AccessLog
 from verta_local.serving.calls import Answer
 from verta_local.serving.endpoint import Endpoint, gzip_flag
-from verta_local.serving.guard import SECURITY_HEADERS, Guard, token_refusal
+from verta_local.serving.guard import REASONS, SECURITY_HEADERS, Guard, token_refusal
 from verta_local.serving.metrics import Metrics
 from verta_local.serving.routes import Target, target_of
 from verta_local.serving.table import EndpointTable
@@ -27,20 +27,6 @@ from verta_local.serving.table import EndpointTable
 _SECRET_HEADERS = frozenset({"HTTP_ACCESS_TOKEN", "HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_VERTA_LOCAL_ADMIN"})
 _ids = random.Random()  # of requests, not for secrets: one from the system would hand over Python's lock
 _REQUEST_ID = re.compile(r"[!-~]{1,200}")
-
-_REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    410: "Gone",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-}
 
 Headers = list[tuple[str, str]]
 StartResponse = Callable[..., Any]
@@ -77,7 +63,7 @@ class Front:
             except Exception as error:
                 answer = _own_fault(error)
             asked.finish(answer)
-        start_response(f"{told.status} {_REASONS.get(told.status, 'Unknown')}", told.headers)
+        start_response(f"{told.status} {REASONS.get(told.status, 'Unknown')}", told.headers)
         return [told.body]
 
     def begin(self, environ: dict[str, Any], body: bytes, respond: Respond) -> bool:

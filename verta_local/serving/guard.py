@@ -24,6 +24,21 @@ SECURITY_HEADERS = [
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 ]
+# Of the statuses that we answer (`http.HTTPStatus` would be a start-up time of its own).
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    410: "Gone",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+}
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _SAME_SITE = frozenset({"same-origin", "none"})  # "none": typed into the address bar
 

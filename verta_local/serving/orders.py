@@ -25,7 +25,7 @@ from urllib.parse import parse_qs
 from verta_local.deployment_settings import PROGRAM_SETTINGS, check_token
 from verta_local.interpreter import Interpreter
 from verta_local.serving.endpoint import STOPPED
-from verta_local.serving.guard import token_matches
+from verta_local.serving.guard import REASONS, token_matches
 from verta_local.serving.process import DEFAULT_LOADER, Program
 from verta_local.serving.table import BadRequest, Stopping
 
@@ -35,16 +35,6 @@ if TYPE_CHECKING:
 ADMIN_PREFIX = "/admin/v1"
 _HEADER_KEY = "HTTP_VERTA_LOCAL_ADMIN"
 _LONGEST_WAIT_S = 30.0
-_REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
 
 Reply = tuple[int, Any]  # the status, and what the body is the JSON of
 
@@ -69,7 +59,7 @@ class Orders:
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         if status == 405:
             headers.append(("Allow", ", ".join(found["allowed"])))
-        start_response(f"{status} {_REASONS[status]}", headers)
+        start_response(f"{status} {REASONS[status]}", headers)
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
     def _reply(self, environ: dict[str, Any]) -> Reply:
