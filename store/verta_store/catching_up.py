@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from . import drive, files, ids, ingest, journal, packs
 from .index_tables import any_of, begin_rebuild, end_rebuild, lacks_late_indexes, transaction
-from .listing import Listing
+from .listing import OPEN_SUFFIX, Listing
 from .records import JOURNAL
 
 # Journals are read and taken in by parts of about this size, which costs 25 times as much memory.
@@ -44,6 +44,9 @@ class CatchUp:
         self._positions: dict[str, tuple[int, journal.Position]] = {}
         self._loaded_number = 0  # of the last row of `journals` that was loaded
         self._loaded_pack = 0  # of the last row of `packs`
+        # Files that were damaged when they were read -> by what their next change is noticed: with a good copy in its
+        # place, what was read of such a one is not all that it says.
+        self._hurt: dict[str, str] = {}
         self._packs: dict[str, frozenset[str]] = {}  # those that were read, with the journals that they hold
         self._listing = Listing(root)
         self._lacks_indexes = False  # of values, while a large store is read for the first time
@@ -67,6 +70,7 @@ class CatchUp:
         self._loaded_number = 0
         self._packs = {}
         self._loaded_pack = 0
+        self._hurt = {}
 
     def refresh(self, connection: sqlite3.Connection, *, only_others: bool = False) -> None:
         """Takes in what journals hold beyond the last time; with `only_others` not those of this process."""
@@ -86,6 +90,8 @@ class CatchUp:
 
     def _take_in_all(self, connection: sqlite3.Connection, only_others: bool) -> None:
         self._load_positions(connection)
+        if any(_mark_of(path) != mark for path, mark in self._hurt.items()):
+            raise sqlite3.DatabaseError("a journal that was damaged when it was read has changed")
         self._release_quarantine(connection)
         listing = self._listing.journals()
         if listing is not self._compared:
@@ -149,8 +155,10 @@ class CatchUp:
             if self._data_version == -1:
                 return  # another process was a step ahead with a journal: the next round goes on from there
             members = frozenset(pack.members.keys() | pack.journals.keys())
-            if not hurt:
-                # A damaged one is read again by the next process: it may have been brought back by then.
+            if hurt or pack.damages:
+                # It is read again by the next process: it may have been brought back by then.
+                self._remember_hurt(connection, path)
+            else:
                 with transaction(connection):
                     text = json.dumps(sorted(members))
                     connection.execute("INSERT OR IGNORE INTO packs (name, members) VALUES (?, ?)", (name, text))
@@ -228,6 +236,7 @@ class CatchUp:
         ):
             self._packs[name] = frozenset(json.loads(members))
             self._loaded_pack = max(self._loaded_pack, number)
+        self._hurt.update(connection.execute("SELECT path, mark FROM hurt"))
         waits_until, self._waits_until = self._waits_until, _next_waiting(connection)
         # What it has released from quarantine, or put there, counts as well.
         self._note(0, is_of_others=waits_until not in (0, self._waits_until))
@@ -256,6 +265,7 @@ class CatchUp:
                     # A copy of another journal ("... (conflicted copy)"): its observations would count twice. It is
                     # never read again; `verify` tells of it.
                     position = position._replace(is_sealed=True)
+                    self._remember_hurt(connection, part.path)
                 else:
                     batch.add(number, part.lines)
                     self._note(len(part.lines), is_of_others=stem not in self._own)
@@ -264,6 +274,8 @@ class CatchUp:
                     (position.offset, position.check, position.record_count, position.is_sealed, number),
                 )
                 moved[stem] = (number, position)
+                if part.damages:
+                    self._remember_hurt(connection, part.path)
             self.newest_time = max(self.newest_time, batch.apply())
             connection.execute("UPDATE newest SET time = max(time, ?)", (self.newest_time,))
         self._positions.update(moved)
@@ -271,6 +283,12 @@ class CatchUp:
         self._waits_until = min(self._waits_until, batch.next_waiting)
         if not is_behind:
             self._data_version = version
+
+    def _remember_hurt(self, connection: sqlite3.Connection, path: str) -> None:
+        if path.endswith(OPEN_SUFFIX):
+            return  # it grows
+        self._hurt[path] = _mark_of(path)
+        connection.execute("INSERT OR REPLACE INTO hurt VALUES (?, ?)", (path, self._hurt[path]))
 
     def _release_quarantine(self, connection: sqlite3.Connection) -> None:
         """Takes in records from the future once their time is no longer more than a day ahead."""
@@ -287,6 +305,14 @@ class CatchUp:
             connection.execute("UPDATE newest SET time = max(time, ?)", (self.newest_time,))
         self._waits_until = _next_waiting(connection)
         self._note(len(rows), is_of_others=True)
+
+
+def _mark_of(path: str) -> str:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
 
 
 def _next_waiting(connection: sqlite3.Connection) -> int:

@@ -9,7 +9,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 # More parameters than this a statement may not have in every SQLite.
 PARAMETERS = 500
@@ -51,6 +51,7 @@ CREATE TABLE resets (entity INTEGER NOT NULL, key INTEGER NOT NULL, time INTEGER
     PRIMARY KEY (entity, key)) WITHOUT ROWID;
 CREATE TABLE quarantine (journal INTEGER NOT NULL, time INTEGER NOT NULL, line TEXT NOT NULL);
 CREATE TABLE lost (stem TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE hurt (path TEXT PRIMARY KEY, mark TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE packed (entity INTEGER PRIMARY KEY, layout BLOB NOT NULL, data BLOB NOT NULL, others TEXT NOT NULL);
 CREATE TABLE packs (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, members TEXT NOT NULL);
 CREATE TABLE newest (time INTEGER NOT NULL);

@@ -311,7 +311,8 @@ class Damage(NamedTuple):
 class JournalPart:
     """What a read of a journal found: decoded records in file order, and where the next read starts."""
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, position: Position, path: str) -> None:
+        self.path = path  # of its file, or of the pack that it is in
         self.lines: list[dict[str, Any]] = []
         self.position = position
         self.damages: list[Damage] = []
@@ -384,7 +385,7 @@ def parse_whole(data: bytes, path: str) -> JournalPart:
 
 def parse_journal(data: bytes, start: Position, path: str) -> JournalPart:
     """The records in `data`, which begins at `start` of the journal at `path`."""
-    part = JournalPart(start)
+    part = JournalPart(start, path)
     offset = 0
     check = start.check
     count = start.record_count
