@@ -9,6 +9,7 @@ pids).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,7 @@ def deploy(
     if path is not None and not isinstance(path, str):
         raise TypeError(f"path must be a str, not {type(path).__name__}")
     order = {
+        "id": os.urandom(16).hex(),
         "spec": spec,
         "path": path,
         "token": check_token(token, no_token) or (None if no_token else kept_token(spec, path)),

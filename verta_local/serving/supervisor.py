@@ -71,6 +71,7 @@ class Supervisor:
         self.metrics = Metrics()
         self.exit_code = 0
         self._stop_requests = 0
+        self._latest: tuple[str, Endpoint] | None = None  # the id of the order that came last, and what it deployed
         self._ended = threading.Event()
         self._app: WsgiApplication | None = None
         self._app_lock = threading.Lock()
@@ -106,15 +107,23 @@ class Supervisor:
         return {**endpoint.status(), "url": self.url_of(endpoint)}
 
     def deploy(self, order: dict[str, Any]) -> Endpoint:
-        """Serves what an order of the admin API asks for. Raises: BadRequest, Stopping."""
+        """Serves what an order of the admin API asks for. Raises: BadRequest, Stopping.
+
+        The order that a server is started with comes once more, by the admin API: a model that has failed meanwhile
+        is not tried again for that.
+        """
+        if self._latest is not None and order.get("id") == self._latest[0]:
+            return self._latest[1]
         path, token = order.get("path"), order.get("token")
-        return self.deploy_program(
+        endpoint = self.deploy_program(
             program_of(order),
             None if path is None else str(path),
             token,
             bool(order.get("no_token")),
             order.get("canary"),
         )
+        self._latest = (order["id"], endpoint) if order.get("id") else None
+        return endpoint
 
     def deploy_program(
         self,
