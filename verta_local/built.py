@@ -28,6 +28,7 @@ from verta_store import Store, open_store
 
 from . import config
 from .built_files import SPEC_FILE, STORE_FOLDER, dockerfile, kserve_manifest, readme, serve_program
+from .installed import canonical
 from .trust import own_author
 
 _KEPT_OF_STORE = ("store.json", "objects", "trees")
@@ -182,7 +183,7 @@ def _own_pins() -> dict[str, str]:
 
 
 def _plain_name(requirement: str) -> str:
-    return re.sub(r"[-_.]+", "-", re.split(r"[\s\[=<>!~;@]", requirement, maxsplit=1)[0]).lower()
+    return canonical(re.split(r"[\s\[=<>!~;@]", requirement, maxsplit=1)[0])
 
 
 def _remove(folder: Path) -> None:

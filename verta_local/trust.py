@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verta_store import ids
+from verta_store.files import make_private_folder
 from verta_store.listing import OPEN_SUFFIX, SEALED_SUFFIX
 from verta_store.records import ARTIFACTS
 
 from . import config
-from .private_file import make_private_folder, write_private
+from .private_file import write_private
 
 if TYPE_CHECKING:
     from verta_store import Store

@@ -188,10 +188,11 @@ def make_folder(path: str, above: str) -> None:
         sync_folder(os.path.dirname(folder))
 
 
-def make_private_folder(path: str) -> None:
-    """Makes a folder, with those above it that are missing, for this user alone, whatever the umask: a cache's.
+def make_private_folder(path: str | os.PathLike[str]) -> None:
+    """Makes a folder, with those above it that are missing, for this user alone, whatever the umask. Raises: OSError.
 
-    `os.makedirs` gives its mode to the last one only: whoever may write to one above it may replace it.
+    `os.makedirs` gives its mode to the last one only: whoever may write to one above it may put another in its place,
+    with his own approvals of code in it.
     """
     if path and not os.path.isdir(path):
         make_private_folder(os.path.dirname(path))

@@ -319,7 +319,8 @@ def test_serve_in_the_foreground_prints_what_is_needed_and_drains_on_ctrl_c(
         done = subprocess.run(["sh", "-c", lines["try"]], capture_output=True, text=True, timeout=20)
         assert done.stdout == "[1, 2, 3]" or done.stdout == "[1,2,3]", done
         predict = [sys.executable, "-m", "verta_local", "predict", lines["url"], '"ask"', "--token", lines["token"]]
-        assert subprocess.run(predict, capture_output=True, text=True, timeout=20).stdout == '"ask"\n'
+        told = subprocess.run(predict, capture_output=True, text=True, timeout=20)
+        assert told.stdout == '"ask"\n', told
         # Another terminal finds it by the run alone.
         assert echo.get_deployment_status()["url"] == lines["url"]
         assert "serve" in echo.get_deployment_status()["message"]

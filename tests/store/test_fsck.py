@@ -380,8 +380,8 @@ def test_a_store_is_verified_although_its_device_takes_no_more_writes(
 def test_a_journal_that_the_device_cannot_read_is_told_and_all_else_is_verified(
     filled: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stem = sorted(list_journals(filled.root))[0]
-    path = str(Path(filled.root, "journals", stem + SEALED_SUFFIX))
+    paths = [Path(filled.root, "journals", stem + SEALED_SUFFIX) for stem in list_journals(filled.root)]
+    path = str(next(path for path in paths if b'"run 0"' in path.read_bytes()))  # another has points only
     real = journal.read_journal
 
     def read(name: str, *arguments: object, **more: object) -> object:

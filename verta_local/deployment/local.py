@@ -32,7 +32,7 @@ from verta_local.deployment_settings import (
 )
 from verta_local.errors import DeploymentError
 from verta_local.interpreter import Interpreter
-from verta_local.private_file import make_private_folder
+from verta_store.files import make_private_folder
 
 _LOCK_TIMEOUT_S = 60.0
 _TRIES = 20

@@ -30,7 +30,7 @@ from verta_local.errors import DeploymentError
 from verta_local.serving.process import BODY_LIMIT_BYTES
 from verta_store import ids
 
-_LANES_LIMIT = 64
+_THREADS_LIMIT = 64
 _KNOCK_S = 5.0
 _LOADER = "verta_local.engines.ray_lane:connect"
 _TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
@@ -100,7 +100,7 @@ class RayEngine:
                 token=token,
                 no_token=no_token,
                 wait=wait,
-                threads=min(_LANES_LIMIT, replicas * threads),
+                threads=min(_THREADS_LIMIT, replicas * threads),
                 predict_timeout_s=timeout_s,
                 _loader=_LOADER,
                 **settings,

@@ -1,7 +1,7 @@
 """The server that deployed models run in: one small supervisor, one child process a model.
 
     frames, guard, metrics, logfile, accesslog, routes      what travels, who may speak, what is seen of it
-    child > turns, answering > wire, tensors, invocations   the model's process, its threads, and its protocols
+    child > turns > answering > wire, tensors, invocations  the model's process, its threads, and its protocols
     launch > nursery, environments, scheduling              how that process is started, and in which Python
     calls, stream > process > version                       requests under way; a child; replicas
     rollout > endpoint > table                              what replaces what; a URL; all of them

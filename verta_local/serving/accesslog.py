@@ -20,7 +20,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from verta_local.private_file import make_private_folder
+from verta_store.files import make_private_folder
 
 _EVERY_S = 0.25
 _LIMIT_BYTES = 16 * 1024 * 1024  # then it becomes `<name>.1`

@@ -22,7 +22,7 @@ from typing import Any
 
 from verta_local import config
 from verta_local.interpreter import Interpreter
-from verta_local.private_file import make_private_folder
+from verta_store.files import make_private_folder
 
 _MARKER = "ready.json"
 _LIMIT_S = 1800.0  # for one step of an installer: a GPU build of PyTorch over a slow line

@@ -20,13 +20,14 @@ from verta_local import config
 from verta_local.deployment_settings import DEFAULT_SLOW_S, check_token, log_name
 from verta_local.interpreter import Interpreter
 from verta_local.plain_text import plain
-from verta_local.private_file import make_private_folder, write_private
+from verta_local.private_file import write_private
 from verta_local.serving.background import state_of
 from verta_local.serving.endpoint import DEPLOYED, ERROR, Endpoint
 from verta_local.serving.logfile import LogFile
 from verta_local.serving.process import DEFAULT_LOADER, Program
 from verta_local.serving.routes import TRY_PREFIX
 from verta_local.serving.supervisor import StateFolderError, Supervisor, fail
+from verta_store.files import make_private_folder
 
 if TYPE_CHECKING:
     from verta_local.serving.nursery import Nursery

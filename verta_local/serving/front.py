@@ -37,9 +37,7 @@ WsgiApplication = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 class Front:
     """The WSGI application that the server runs. `guard` is set once the port is known."""
 
-    def __init__(
-        self, table: EndpointTable, metrics: Metrics, access_log: AccessLog, rest: Callable[[], WsgiApplication]
-    ) -> None:
+    def __init__(self, table: EndpointTable, metrics: Metrics, access_log: AccessLog, rest: WsgiApplication) -> None:
         self._table = table
         self._metrics = metrics
         self._access_log = access_log
@@ -56,7 +54,7 @@ class Front:
             def start_with_headers(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
                 return start_response(status, [*headers, *SECURITY_HEADERS], *more)
 
-            return self._rest()(environ, start_with_headers)
+            return self._rest(environ, start_with_headers)
         if asked.endpoint is not None:
             try:
                 answer = asked.endpoint.predict(asked.code, asked.request_id, environ["wsgi.input"].read(), asked.meta)
@@ -124,7 +122,7 @@ class Front:
             raise _Refused(503, "the server is shutting down", retry_after_s=1)
         return endpoint
 
-    def note(self, asked: _Asked, answer: Answer, body: bytes) -> None:
+    def note(self, asked: _Asked, answer: Answer, body: bytes, noted: dict[str, Any] | None) -> None:
         """Counts an answered request, and logs it."""
         environ = asked.environ
         seconds = 0.0
@@ -145,7 +143,7 @@ class Front:
                 int(environ.get("CONTENT_LENGTH") or 0) if asked.request_id else 0,
                 len(body),
                 body if answer.status >= 400 else b"",
-                json.loads(answer.meta).get("noted") if answer.meta else None,
+                noted,
             )
         )
 
@@ -188,13 +186,12 @@ class _Asked:
     def finish(self, answer: Answer) -> None:
         """Responds, once."""
         body = answer.body or json.dumps({self.error_key: answer.message}).encode("ascii")
-        self._front.note(self, answer, body)
+        meta = json.loads(answer.meta) if answer.meta else {}
+        self._front.note(self, answer, body, meta.get("noted"))
         headers = [("Content-Length", str(len(body))), *SECURITY_HEADERS]
-        kind = "application/json"
-        if answer.meta:
-            asked = json.loads(answer.meta).get("headers", {})
-            kind = asked.pop("Content-Type", kind)
-            headers += asked.items()
+        asked = meta.get("headers", {})
+        kind = asked.pop("Content-Type", "application/json")
+        headers += asked.items()
         headers.append(("Content-Type", kind))
         if self.request_id:
             headers.append(("verta-request-id", self.request_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from verta_local.private_file import make_private_folder
+from verta_store.files import make_private_folder
 
 _LIMIT_BYTES = 8 * 1024 * 1024
 _TAIL_BYTES = 4 * 1024

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from verta_local.deployment_settings import ACCESS_LOG, DEFAULT_SLOW_S, check_slow_s
 from verta_local.plain_text import plain
-from verta_local.private_file import make_private_folder
 from verta_local.serving.accesslog import AccessLog
 from verta_local.serving.endpoint import Endpoint
 from verta_local.serving.front import Front, WsgiApplication
@@ -28,6 +27,7 @@ from verta_local.serving.orders import ADMIN_PREFIX, Orders, program_of
 from verta_local.serving.process import BODY_LIMIT_BYTES, Program
 from verta_local.serving.routes import PREDICT_PREFIX
 from verta_local.serving.table import EndpointTable
+from verta_store.files import make_private_folder
 
 if TYPE_CHECKING:
     from verta_local.serving.nursery import Nursery
@@ -86,7 +86,7 @@ class Supervisor:
         self.log_folder = log_folder or state_folder / "logs"
         self.access_log = AccessLog(self.log_folder / ACCESS_LOG, check_slow_s(slow_s))
         self.table = EndpointTable(self.log_folder, self._launcher, on_change)
-        self._front = Front(self.table, self.metrics, self.access_log, lambda: self._without_prediction)
+        self._front = Front(self.table, self.metrics, self.access_log, self._without_prediction)
         self._orders = Orders(self)
         self.server = make_server(self._front, host, port, body_limit_bytes)
         self.port = self.server.port

@@ -17,9 +17,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from verta_local.serving import frames
+from verta_local.serving.answering import Reply
 
 _LOOK_EVERY_S = 0.005
 _CALM_S = 0.25
@@ -29,19 +29,6 @@ _TRY_AGAIN_S = 0.5
 _JOINED_ANSWERS_S = 0.001  # an answer that took longer is not kept back for others
 _JOINED_ANSWERS_BYTES = 64 * 1024
 _FORGETTING = 1 / 16  # what the last request counts in the usual time
-
-
-class Reply(Protocol):
-    """What is sent back."""
-
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def body(self) -> bytes: ...
-
-    @property
-    def meta(self) -> bytes: ...
 
 
 class Turns:
