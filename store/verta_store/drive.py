@@ -7,6 +7,7 @@ rules are in `store/README.md`, section "On a network drive".
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -181,7 +182,8 @@ class Drive:
             raise
 
     def _poke_down_to(self, path: str) -> None:
-        """Pokes every folder that leads from the root to a path; a folder may be as new as what is in it."""
+        """Makes this host ask the server for every folder that leads from the root to a path; a folder may be as new
+        as what is in it. A listing too: SMB remembers for a second that a name was not there, poke or no poke."""
         below = os.path.relpath(path, self.root)
         if below.startswith(os.pardir):
             return
@@ -191,6 +193,8 @@ class Drive:
             if not os.path.isdir(folder):
                 return
             self.poke(folder, at_once=True)
+            with contextlib.suppress(OSError):
+                os.listdir(folder)
 
     def is_unsettled(self, path: str) -> bool:
         """Whether a file of a share was written to so lately that a part of it may still be on its way."""

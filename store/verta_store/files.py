@@ -270,6 +270,7 @@ def create_exclusive(path: str, data: bytes, temporary: str) -> bool:
     `link(2)` of a finished file is exclusive on NFS and on local disks; where there are no links, O_EXCL is used,
     and a reader may for a moment see a shorter file. What is created so is never written again, and read-only.
     """
+    whole = f"{temporary}.whole"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY | O_CLOEXEC, 0o600)
         try:
@@ -278,17 +279,21 @@ def create_exclusive(path: str, data: bytes, temporary: str) -> bool:
             sync_file(descriptor)
         finally:
             os.close(descriptor)
+        # Linux keeps a file on SMB open for a second after it was written, and meanwhile opens it under no second
+        # name (EINVAL); a rename ends that.
+        os.rename(temporary, whole)
         try:
-            os.link(temporary, path)
+            os.link(whole, path)
         except FileExistsError:
             # Where the server's answer was lost and asked for again, the second one is about our own link.
-            return os.stat(temporary).st_nlink == 2
+            return os.stat(whole).st_nlink == 2
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.ENOENT):
                 raise
             return _create_without_link(path, data)
     finally:
         remove_file(temporary)
+        remove_file(whole)
     sync_folder(os.path.dirname(path))
     return True
 

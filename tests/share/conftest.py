@@ -1,15 +1,40 @@
-"""Hosts on one bad network drive, each with its own name, its own cache, and its own view of the drive."""
+"""Hosts on one bad network drive, each with its own name, its own cache, and its own view of the drive.
+
+Or machines on a real one, which have this package installed and the drive mounted at the same path as here:
+
+VERTA_LOCAL_TEST_SHARE=/mnt/team VERTA_LOCAL_TEST_HOSTS="ssh ant; ssh bee" pytest tests/share/test_two_hosts.py
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Host
+from hosts import MACHINES, PYTHON, SHARE, Host
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder that each host sees."""
+    if not SHARE:
+        yield tmp_path
+        return
+    folder = Path(tempfile.mkdtemp(prefix="verta-local-test-", dir=SHARE))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder that each host has for itself; on a real drive it is on the host's own disk, and not made yet."""
+    return Path(tempfile.gettempdir(), tmp_path.name) if SHARE else tmp_path
 
 
 @pytest.fixture
@@ -20,21 +45,22 @@ def drive(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def new_host(tmp_path: Path, drive: Path) -> Iterator[Callable[..., Host]]:
+def new_host(own: Path, drive: Path) -> Iterator[Callable[..., Host]]:
     """Starts hosts on the drive, with the user's client at hand: `client` and `run` of the store."""
     started: list[Host] = []
+    machines = itertools.cycle(MACHINES or [""])
 
-    def start(name: str, *, shim: bool = True, environment: dict[str, str] | None = None, **share: Any) -> Host:
+    def start(name: str, *, environment: dict[str, str] | None = None, **share: Any) -> Host:
         variables = {
-            **os.environ,
+            **({} if SHARE else os.environ),
             "VERTA_LOCAL_HOST": name,
-            "VERTA_LOCAL_CACHE": str(tmp_path / f"cache-{name}"),
+            "VERTA_LOCAL_CACHE": str(own / f"cache-{name}"),
             "USER": f"user-of-{name}",
             "LOGNAME": f"user-of-{name}",
             "VERTA_TEST_SHARE": json.dumps({"roots": [str(drive)], **share}),
             **(environment or {}),
         }
-        started.append(Host(name, variables, shim))
+        started.append(Host(name, variables, shim=not SHARE, machine=next(machines), python=PYTHON))
         return started[-1]
 
     yield start

@@ -1,4 +1,4 @@
-"""One host of a test: does what it is told, line by line, on the bad network drive; started through `shim.py`.
+"""One host of a test: does what it is told, line by line; started through `shim.py`, or alone on a real drive.
 
 Each line of standard input is JSON, `{"do": statements}` or `{"tell": expression}`; each answer is
 `{"value": ..., "warnings": [...], "error": ...}`.
@@ -11,16 +11,17 @@ import os
 import sys
 import traceback
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import shim
+if TYPE_CHECKING:
+    import shim
 
 
 def serve(share: shim.Share | None) -> None:
     """Answers until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what the client prints is no answer
-    names: dict[str, Any] = {"share": share}
+    names: dict[str, Any] = {"share": share, "os": os}
     for line in sys.stdin:
         told = json.loads(line)
         answer: dict[str, Any] = {"value": None, "error": ""}

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 HERE = Path(__file__).parent
+# A real drive: where it is mounted, here and on the machines, and the commands that reach these, such as "ssh a; ssh b".
+SHARE = os.environ.get("VERTA_LOCAL_TEST_SHARE", "")
+MACHINES = [one.strip() for one in os.environ.get("VERTA_LOCAL_TEST_HOSTS", "").split(";") if one.strip()]
+# The Python of each machine.
+PYTHON = os.environ.get("VERTA_LOCAL_TEST_PYTHON", "python3")
+on_the_shim_only = pytest.mark.skipif(bool(SHARE), reason="about what only the drive of the tests does")
 
 
 class HostError(Exception):
@@ -16,20 +26,32 @@ class HostError(Exception):
 
 
 class Host:
-    """A process that does what it is told. `warnings` holds (class, text, file) of all that it was warned of."""
+    """A process that does what it is told. `warnings` holds (class, text, file) of all that it was warned of.
 
-    def __init__(self, name: str, environment: dict[str, str], shim: bool) -> None:
+    It runs here, behind the shim or not, or on the machine that the command `machine` (`ssh NAME`) reaches, with what is
+    installed there.
+    """
+
+    def __init__(
+        self, name: str, environment: dict[str, str], *, shim: bool = True, machine: str = "", python: str = "python3"
+    ) -> None:
         self.name = name
         self.warnings: list[tuple[str, str, str]] = []
-        program = [str(HERE / "shim.py"), str(HERE / "host.py")] if shim else [str(HERE / "host.py")]
+        self._machine = shlex.split(machine)
+        if machine:
+            words = ["env", *(f"{key}={value}" for key, value in environment.items()), python]
+            command = [*self._machine, shlex.join([*words, "-c", (HERE / "host.py").read_text()])]
+        else:
+            command = [sys.executable, *([str(HERE / "shim.py")] if shim else []), str(HERE / "host.py")]
         self.process = subprocess.Popen(
-            [sys.executable, *program],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=environment,
+            env=None if machine else environment,
         )
+        self._pid = self.tell("os.getpid()") if machine else self.process.pid
 
     def start(self, **told: str) -> None:
         """Tells it something without waiting, so that several hosts work at the same time."""
@@ -68,7 +90,10 @@ class Host:
 
     def kill(self) -> None:
         """Ends it as a power switch does."""
-        self.process.kill()
+        if self._machine:
+            subprocess.run([*self._machine, f"kill -9 {self._pid}"], check=True)
+        else:
+            self.process.kill()
         self.process.wait(30)
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None

@@ -3,6 +3,7 @@
 The worst of NFS and of SMB at once, as the engine may meet it behind `os`:
 
 * what `stat`, `listdir` and a look-up that failed said stays true for `stale_s`, unless this host changes the folder;
+* that a name was not there stays true for a second also then, unless the folder is listed;
 * a file that anybody has open cannot be renamed or replaced;
 * there are no links and no modes, names are the same in capitals and small letters;
 * an append writes where this host believes the end to be, and others see it once it is synced or closed;
@@ -34,6 +35,7 @@ from typing import Any
 _TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VARIABLE = "VERTA_TEST_SHARE"
 TIME_STEP_NS = 2 * 10**9
+ABSENT_S = 1.0
 
 # The true functions, kept before any of them is replaced.
 # fmt: off
@@ -113,6 +115,7 @@ class Share:
         self._lock = threading.RLock()
         self._folders: dict[str, tuple[float, dict[str, bool]]] = {}  # names seen -> is a folder
         self._states: dict[str, tuple[float, os.stat_result]] = {}
+        self._absent: dict[str, float] = {}  # names that were not there -> until when that is believed
         self._appended: dict[tuple[int, int], tuple[int, bytearray]] = {}  # (device, inode) -> descriptor, bytes
         self._removed_here: set[tuple[int, int]] = set()
 
@@ -125,6 +128,7 @@ class Share:
         if self.only_for and not self._is_for_this_host():
             self._folders.clear()  # and this host sees it at once: staleness is for what other processes do
             self._states.clear()
+            self._absent.clear()
             return None
         text = os.path.abspath(os.fsdecode(path))
         return text if any(text == root or text.startswith(root + os.sep) for root in self.roots) else None
@@ -175,6 +179,8 @@ class Share:
         """This host changed something there: the server's answer brings the folder up to date."""
         for path in paths:
             above, inside = self._key(os.path.dirname(path)), self._key(path)
+            for key in [key for key in self._absent if key == inside or key.startswith(inside + os.sep)]:
+                del self._absent[key]
             for known in (self._folders, self._states):
                 for key in list(known):
                     if key in (above, inside) or key.startswith(inside + os.sep):
@@ -191,7 +197,9 @@ class Share:
         for number, part in enumerate(parts):
             names = self._seen(real)
             is_last = number == len(parts) - 1
-            if names is not None and not self._same(part, names) and not (is_last and is_new):
+            is_absent = names is not None and not self._same(part, names)
+            is_absent |= time.monotonic() < self._absent.get(self._key(os.path.join(real, part)), 0)
+            if is_absent and not (is_last and is_new):
                 if self._same(part, self._true_names_or_none(real) or {}):
                     self._count("stale look-up")
                 raise _error(errno.ENOENT, path)
@@ -231,12 +239,24 @@ class Share:
     def _remember_absence(self, where: str) -> None:
         """That something is not there is remembered too, by the nearest folder above that is."""
         while where not in self.roots:
-            where = os.path.dirname(where)
+            above = os.path.dirname(where)
             try:
-                self._remember(self.real(where))
-                return
+                folder = self.real(above)
+                self._remember(folder)
             except OSError:
+                where = above
                 continue
+            key = self._key(os.path.join(folder, os.path.basename(where)))
+            if self._absent.get(key, 0) < time.monotonic():
+                self._absent[key] = time.monotonic() + ABSENT_S
+            return
+
+    def _listed(self, folder: str) -> dict[str, bool]:
+        """What a listing shows, which ends the belief that a name in it is not there."""
+        names = self._remember(folder)
+        for name in names:
+            self._absent.pop(self._key(os.path.join(folder, name)), None)
+        return names
 
     def lstat(self, path: Any, *, dir_fd: int | None = None) -> os.stat_result:
         return self.stat(path, dir_fd=dir_fd, follow_symlinks=False)
@@ -272,14 +292,14 @@ class Share:
             names: list[str] = _true["listdir"](path)
             return names
         with self._lock:
-            return sorted(self._remember(self.real(where)))
+            return sorted(self._listed(self.real(where)))
 
     def scandir(self, path: Any = ".") -> Any:
         where = self.on_drive(path)
         if where is None:
             return _true["scandir"](path)
         with self._lock:
-            found = self._remember(self.real(where))
+            found = self._listed(self.real(where))
             base = os.fsdecode(path)
             return Listing([Entry(name, os.path.join(base, name), kind) for name, kind in found.items()])
 

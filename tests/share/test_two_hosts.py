@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import HostError
+from hosts import SHARE, HostError, on_the_shim_only
 
 Hosts = tuple[Any, Any]
 
@@ -26,6 +26,12 @@ def both(hosts: Hosts, statements: str) -> None:
         host.start(do=statements)
     for host in hosts:
         host.wait()
+
+
+def let_go(hosts: Hosts) -> None:
+    """SMB keeps open for a second what was open a moment ago, and then neither moves nor removes it."""
+    if SHARE:
+        both(hosts, "time.sleep(1.2)")
 
 
 def one_view(hosts: Hosts) -> dict[str, Any]:
@@ -108,6 +114,29 @@ for name in range(30):
         assert host.tell("[len(client.projects), len(client.experiments), len(client.expt_runs)]") == [3, 15, 30]
 
 
+def test_a_name_that_two_hosts_claim_at_once_is_given_to_one(hosts: Hosts) -> None:
+    both(
+        hosts,
+        """
+from verta_store.errors import ClaimTaken
+mine, theirs = [], []
+for number in range(60):
+    try:
+        store.claim("version", f"v{number}", {"by": os.environ["VERTA_LOCAL_HOST"]})
+        mine.append(number)
+    except ClaimTaken as error:
+        theirs.append([number, error.claim.host])
+""",
+    )
+    ant, bee = hosts
+    assert sorted(ant.tell("mine") + bee.tell("mine")) == list(range(60))
+    for host, other in (hosts, hosts[::-1]):
+        assert host.tell("theirs") == [[number, other.name] for number in other.tell("mine")]
+        assert host.tell("[store.claimed('version', f'v{number}').host for number in mine]") == [
+            host.name for _ in host.tell("mine")
+        ]
+
+
 def test_an_entity_deleted_on_one_host_and_made_again_on_the_other_is_a_new_one(hosts: Hosts) -> None:
     ant, bee = hosts
     ant.do("run = begin('again'); run.log_metric('m', 1); run.delete()")
@@ -131,6 +160,7 @@ def test_another_hosts_new_run_is_found_within_two_seconds(hosts: Hosts) -> None
     assert max(waited) < 2, waited
 
 
+@on_the_shim_only
 def test_on_this_drive_a_host_that_does_not_poke_sees_nothing_new(hosts: Hosts) -> None:
     """That the test above shows something."""
     ant, bee = hosts
@@ -217,11 +247,14 @@ def test_what_one_host_collects_while_the_other_names_it_again_is_not_lost(
     bee.do(f"[os.stat(path) for path in (store.object_path({digests[0]!r}), store.tree_path({digests[1]!r}))]")
     cat.do("run.delete()")
     cat.end()
+    let_go(hosts)
+    # Where there are links, the folder's large file is an object too.
+    stored = len([*drive.glob("store/objects/sha256/*/*"), *drive.glob("store/trees/sha256/*/*.manifest")])
     # The drive's clock is put forward, instead of waiting for days.
     ant.do("from verta_store.gc import Rules, collect; days = 0")
     ant.do("rules = Rules(clock=lambda drive_ns: drive_ns + days * 24 * 3600 * 10**9)")
     ant.do("look(); days = 15; report = collect(store, rules=rules)")
-    assert ant.tell("report.trashed.object_count") == 2
+    assert ant.tell("report.trashed.object_count") == stored
     bee.do(f"run = begin('new'); {log}; client.flush()")
     ant.do("look(); days = 17; report = collect(store, rules=rules)")
     for host in hosts:
@@ -242,6 +275,7 @@ def test_a_name_that_is_only_remembered_keeps_nothing_from_getting_it(
     make = "os.mkdir({0!r}); open({0!r} + '/in', 'w').close()" if is_folder else "open({0!r}, 'w').close()"
     for path in (ours, target):
         bee.do(make.format(str(path)))
+    let_go(hosts)
     bee.tell(f"os.path.exists({str(target)!r})")
     ant.do("import shutil")
     ant.do(f"shutil.rmtree({str(target)!r})" if is_folder else f"os.unlink({str(target)!r})")
@@ -312,8 +346,12 @@ def test_a_journal_that_is_being_read_is_sealed_under_its_open_name(hosts: Hosts
     bee.do(f"reading = open({str(path)!r}, 'rb')")
     begin = time.monotonic()
     ant.end()
-    assert 1.5 < time.monotonic() - begin < 5
-    assert path.exists() and b'"k":"seal"' in path.read_bytes()
+    took_s = time.monotonic() - begin
+    if path.exists():  # this drive does not rename what is open
+        assert 1.5 < took_s < 5
+        assert b'"k":"seal"' in path.read_bytes()
+    else:
+        assert SHARE, "the drive of the tests never does"
     bee.do("look()")
     assert bee.tell("begin('sealed').get_metric('m')") == 1
     assert (
@@ -343,44 +381,43 @@ def test_what_a_killed_host_had_synced_is_there_and_its_journal_is_read_like_any
     assert bee.tell("__import__('verta_store.fsck').fsck.verify(store, deep=True).problems") == []
 
 
-def test_each_host_has_its_own_index_and_makes_it_anew_equal(hosts: Hosts, tmp_path: Path, drive: Path) -> None:
+def test_each_host_has_its_own_index_and_makes_it_anew_equal(hosts: Hosts, own: Path, drive: Path) -> None:
     both(hosts, "run = begin(os.environ['VERTA_LOCAL_HOST']); run.log_metrics({'a': 1, 'b': 2.5})")
     before = one_view(hosts)
     for host in hosts:
-        indexes = list((tmp_path / f"cache-{host.name}").rglob("index.sqlite"))
-        assert [host.tell("store.index_state().path")] == [str(path) for path in indexes]
-        host.do("store.close()")
-        indexes[0].unlink()
+        index = Path(host.tell("str(store.index_state().path)"))
+        assert own / f"cache-{host.name}" in index.parents and index.name == "index.sqlite"
+        host.do(f"store.close(); os.unlink({str(index)!r})")
     assert one_view(hosts) == before
     assert not [path for path in drive.rglob("*") if "sqlite" in path.name]
 
 
-def test_an_index_is_never_kept_on_a_network_drive(new_host: Callable[..., Any], drive: Path, tmp_path: Path) -> None:
-    (tmp_path / "temporary").mkdir()
-    environment = {"VERTA_LOCAL_CACHE": str(drive / "home" / "cache"), "TMPDIR": str(tmp_path / "temporary")}
+def test_an_index_is_never_kept_on_a_network_drive(new_host: Callable[..., Any], drive: Path, own: Path) -> None:
+    temporary = own / "temporary"
+    environment = {"VERTA_LOCAL_CACHE": str(drive / "home" / "cache"), "TMPDIR": str(temporary)}
     host = new_host("ant", environment=environment)
+    host.do(f"os.makedirs({str(temporary)!r})")
     host.do(f"from verta_local import Client; client = Client({str(drive / 'store')!r})")
     host.do("run = client.set_experiment_run(); run.log_metric('m', 1)")
     assert host.tell("[run.get_metric('m'), client._store.index_state().journal_count]") == [1, 1]
     path = Path(host.tell("client._store.index_state().path"))
-    assert tmp_path / "temporary" in path.parents and path.exists()
-    assert path.relative_to(tmp_path / "temporary").parts[0].startswith("verta_local-")
-    assert oct((tmp_path / "temporary" / path.relative_to(tmp_path / "temporary").parts[0]).stat().st_mode) == "0o40700"
+    assert temporary in path.parents and host.tell(f"os.path.exists({str(path)!r})")
+    private = temporary / path.relative_to(temporary).parts[0]
+    assert private.name.startswith("verta_local-")
+    assert host.tell(f"oct(os.stat({str(private)!r}).st_mode)") == "0o40700"
     assert "an index is not safe" in "".join(host.tell("client._store.notes"))
     assert not (drive / "home").exists()
 
 
 def test_a_folder_for_temporary_files_of_somebody_else_is_not_used(
-    new_host: Callable[..., Any], drive: Path, tmp_path: Path
+    new_host: Callable[..., Any], drive: Path, own: Path
 ) -> None:
-    (tmp_path / "temporary").mkdir()
-    environment = {"VERTA_LOCAL_CACHE": str(drive / "cache"), "TMPDIR": str(tmp_path / "temporary")}
+    temporary = own / "temporary"
+    environment = {"VERTA_LOCAL_CACHE": str(drive / "cache"), "TMPDIR": str(temporary)}
     host = new_host("ant", environment=environment)
-    host.do("import os; os.umask(0)")
-    owner = host.tell("os.getuid()")
-    (tmp_path / "temporary" / f"verta_local-{owner}").mkdir()
-    (tmp_path / "temporary" / f"verta_local-{owner}").chmod(0o777)
+    host.do("os.umask(0)")
+    host.do(f"anybodys = os.path.join({str(temporary)!r}, f'verta_local-{{os.getuid()}}'); os.makedirs(anybodys)")
     host.do(f"from verta_local import Client; client = Client({str(drive / 'store')!r})")
     host.do("run = client.set_experiment_run(); run.log_metric('m', 1)")
     assert host.tell("[run.get_metric('m'), client._store.index_state().path]") == [1, ":memory:"]
-    assert not list((tmp_path / "temporary").rglob("*.sqlite"))
+    assert not [name for *_, names in host.tell(f"list(os.walk({str(temporary)!r}))") for name in names]
