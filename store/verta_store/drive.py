@@ -38,9 +38,17 @@ SHARING = {
 # A drive without modes, or a file of somebody else's: modes are a courtesy, and no reason to fail.
 _NO_MODES = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
+# What a file system without hard links, or one that has enough of them, answers.
+_NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.ENOSYS, errno.EACCES}
+
 # What a rename answers on SMB and on Windows while somebody has the file open.
 _IN_USE = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY}
 RENAME_WITHIN_S = 2.0
+
+# Linux's client of SMB opens a file under no second name while this host has it open under the first (EINVAL), be it a
+# hard link's or that before a renaming; what was closed is open for another second.
+OPEN_ELSEWHERE_S = 2.0
+_PAUSE_S = 0.05
 
 # Another host's new run is promised to be found within 2 s, so a poke is never older than half of that; and a poke,
 # which may wait for the server's disk, takes at most a twentieth of a reader's time.
@@ -54,13 +62,15 @@ SETTLED_AFTER_S = 60.0
 
 
 class Drive:
-    """What this process knows of one store's drive. `is_careful` says that what it shows may be old."""
+    """What this process knows of one store's drive. `is_careful` says that what it shows may be old, `has_links` that
+    a file may have several names."""
 
-    def __init__(self, root: str, sharing: str = "user", *, is_network: bool = False) -> None:
+    def __init__(self, root: str, sharing: str = "user", *, is_network: bool = False, has_links: bool = True) -> None:
         self.root = root
         self.modes = SHARING[sharing]
         self.is_shared = sharing != "user"
         self.is_careful = self.is_shared or is_network
+        self.has_links = has_links
         # Whether `stat` tells of a change at once. Windows keeps no time of change for the folders of a FAT disk.
         self.is_stat_true = not self.is_careful and os.name == "posix"
         self._next_poke: dict[str, float] = {}
@@ -162,7 +172,8 @@ class Drive:
         return True
 
     def look(self, path: str, read: Callable[[str], Result]) -> Result:
-        """`read(path)`, where ESTALE counts as "not there", and on a share "not there" is looked at again.
+        """`read(path)`, where ESTALE counts as "not there", and on a share "not there" is looked at again, and what is
+        open under another name is waited for.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -171,15 +182,25 @@ class Drive:
         try:
             return read(path)
         except OSError as error:
-            if error.errno != errno.ESTALE and not (error.errno == errno.ENOENT and self.is_careful):
+            if error.errno != errno.ESTALE and not (self.is_careful and error.errno in (errno.ENOENT, errno.EINVAL)):
                 raise
         self._poke_down_to(path)
-        try:
-            return read(path)
-        except OSError as error:
-            if error.errno == errno.ESTALE:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-            raise
+        deadline = time.monotonic() + OPEN_ELSEWHERE_S
+        while True:
+            try:
+                return read(path)
+            except OSError as error:
+                if error.errno == errno.ESTALE:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+                if not self.may_pass(error, deadline):
+                    raise
+
+    def may_pass(self, error: OSError, deadline: float) -> bool:
+        """Whether a file that could not be opened may be open under another name; waits a moment if so."""
+        if error.errno != errno.EINVAL or not self.is_careful or time.monotonic() > deadline:
+            return False
+        time.sleep(_PAUSE_S)
+        return True
 
     def _poke_down_to(self, path: str) -> None:
         """Makes this host ask the server for every folder that leads from the root to a path; a folder may be as new
@@ -206,7 +227,24 @@ class Drive:
         except OSError:
             return False
 
-    # -- renaming --------------------------------------------------------------------------------------------------
+    # -- linking and renaming --------------------------------------------------------------------------------------
+
+    def link(self, source: str, target: str) -> bool:
+        """Gives a file a second name, for good. Returns False where this drive has none such, or no more of them.
+
+        Raises:
+            FileExistsError: the target has a file.
+            OSError
+        """
+        if not self.has_links:
+            return False
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno in _NO_LINK:
+                return False
+            raise
+        return True
 
     def rename(self, source: str, target: str, *, replace: bool = False) -> None:
         """Renames; where a share refuses because somebody has the file open, tries again for up to 2 s.

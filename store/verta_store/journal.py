@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Mapping
@@ -365,13 +366,20 @@ def read_listed(
     Raises:
         OSError: as `read_journal`.
     """
-    for end in (suffix, SEALED_SUFFIX, OPEN_SUFFIX):
-        path = os.path.join(root, "journals", stem + end)
-        try:
-            return path, read_journal(path, start, whole=whole, at_most_bytes=at_most_bytes)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ESTALE):
-                raise
+    where = drive.of(root)
+    deadline = time.monotonic() + drive.OPEN_ELSEWHERE_S
+    is_again = True
+    while is_again:
+        is_again = False
+        for end in (suffix, SEALED_SUFFIX, OPEN_SUFFIX):
+            path = os.path.join(root, "journals", stem + end)
+            try:
+                return path, read_journal(path, start, whole=whole, at_most_bytes=at_most_bytes)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ESTALE):
+                    is_again = where.may_pass(error, deadline)
+                    if not is_again:
+                        raise
     return None
 
 

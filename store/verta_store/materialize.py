@@ -14,7 +14,7 @@ from .errors import StoreWriteError
 from .file_copy import copy_in
 from .manifest import folder_entries, parts_of, read_manifest, write_manifest
 from .names import ARCHIVE_ENDS, safe_name
-from .objects import NO_LINK, Objects, corrupt, missing
+from .objects import Objects, corrupt, missing
 from .temporary import TemporaryFolder
 from .tree import Trees
 from .verified import VerifiedCache, signature_of
@@ -171,16 +171,14 @@ class Materializer:
         with files.writing("an artifact's name", target):
             self._make_folder(top, os.path.dirname(target))
             try:
-                os.link(source, target)
+                is_linked = drive.of(self._root).link(source, target)
             except FileExistsError:
                 return
-            except OSError as error:
-                if error.errno not in NO_LINK:
-                    raise
+            if not is_linked:
                 temporary = self._temporary_in(top)
                 if copy_in(source, temporary).digest != digest:
                     files.remove_file(temporary)
-                    raise corrupt(digest, source) from None
+                    raise corrupt(digest, source)
                 files.publish(temporary, target)
                 return
         if was_known:

@@ -5,7 +5,6 @@ The layout is in `store/README.md`, section "Objects".
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -319,11 +318,10 @@ class Objects:
         target = self.path(digest)
         self.folders.make(os.path.dirname(target))
         try:
-            os.link(source, target)
-        except OSError as error:
-            if error.errno in (errno.EEXIST, *NO_LINK):
+            if not drive.of(self._root).link(source, target):
                 return False
-            raise
+        except FileExistsError:
+            return False
         self._remember_if_there(target)
         return True
 
@@ -337,7 +335,8 @@ class Objects:
             return False
         path, twin = self.path(digest), target + ".link"
         try:
-            os.link(path, twin)
+            if not drive.of(self._root).link(path, twin):
+                return False
         except OSError:
             return False
         os.replace(twin, target)
@@ -351,10 +350,6 @@ class Objects:
             self._verified.remember(path, signature_of([path]))
         except FileNotFoundError:
             pass
-
-
-# What a file system without hard links, or one that has enough of them, answers.
-NO_LINK = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.ENOSYS, errno.EACCES)
 
 
 def missing(digest: str, root: str) -> MissingObject:

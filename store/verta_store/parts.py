@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _IN_MEMORY = ":memory:"
 
+# SMB: the server has links, but a client does not open a file under one name while it has it open under another.
+_WITHOUT_LINKS = ("cifs", "smb2", "smb3", "smbfs")
+
 # A fork waits this long at most for another thread's query; a rebuild of a large index takes longer.
 _FORK_WAITS_S = 10.0
 
@@ -40,10 +43,13 @@ class StoreParts:
         self.durability = durability
         self.cache_dir = cache_dir
         self.was_created = was_created
-        self._is_case_sensitive = bool(description.get("capabilities", {}).get("case_sensitive", True))
+        capabilities = description.get("capabilities", {})
+        self._is_case_sensitive = bool(capabilities.get("case_sensitive", True))
         sharing = description.get("sharing", "user")
         self.sharing: str = sharing if sharing in drive.SHARING else "user"
-        drive.register(drive.Drive(root, self.sharing, is_network=_is_on_network(root)))
+        kind = _network_type(root)
+        has_links = bool(capabilities.get("hard_links", True)) and kind not in _WITHOUT_LINKS
+        drive.register(drive.Drive(root, self.sharing, is_network=bool(kind), has_links=has_links))
         # What a user should be told once, each a sentence.
         self.notes: list[str] = []
         # Called once for each value of this process's that lost against another writer's, at the refresh that shows it.
@@ -89,7 +95,7 @@ class StoreParts:
 
     def _local_cache(self, cache_dir: str) -> str:
         """The cache folder, or another one where that is no place for SQLite."""
-        if not _is_on_network(cache_dir):
+        if not _network_type(cache_dir):
             return cache_dir
         from . import probe  # noqa: PLC0415 - start-up time
 
@@ -280,17 +286,18 @@ class StoreParts:
         return self._contents.trees.entries(digest)
 
 
-def _is_on_network(path: str) -> bool:
-    """Whether a path is, or would be, on a network drive."""
+def _network_type(path: str) -> str:
+    """The type of the network drive that a path is on, or would be; '' for a local disk."""
     while not os.path.exists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     # On Linux a local disk has a device number of its own; what has none (NFS, but also tmpfs) is looked up.
     # On macOS the user's own disk is that of `/private/var`.
     device = os.stat(path).st_dev
     if sys.platform == "linux" and os.major(device):
-        return False
+        return ""
     if sys.platform == "darwin" and device == os.stat("/private/var").st_dev:
-        return False
+        return ""
     from . import probe  # noqa: PLC0415 - start-up time
 
-    return probe.file_system_of(path).is_network
+    found = probe.file_system_of(path)
+    return found.type if found.is_network else ""

@@ -227,15 +227,14 @@ class RootReader:
         path = os.path.join(self._root, "journals", stem + suffix)
         start = position or journal.Position()
         try:
-            try:
-                part = journal.read_journal(path, start, whole=position is None)
-            except FileNotFoundError:  # sealed since it was listed
-                suffix = journal.SEALED_SUFFIX
-                path = os.path.join(self._root, "journals", stem + suffix)
-                part = journal.read_journal(path, start, whole=position is None)
+            found = journal.read_listed(self._root, stem, suffix, start, whole=position is None)
         except OSError as error:
             yield f"{path} cannot be read: {error.strerror}"
             return
+        if found is None:
+            yield f"{path} is gone, while the store was read"
+            return
+        path, part = found
         try:
             self.roots.add(stem, part.lines)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -244,7 +243,7 @@ class RootReader:
         for before in sealed_journals.named_before(part.lines[0]) if part.lines and position is None else ():
             self._named.setdefault(before, stem)
         self._positions[stem] = part.position
-        if suffix == journal.OPEN_SUFFIX:
+        if path.endswith(journal.OPEN_SUFFIX):
             self.open_paths.add(path)
         if journal_damage.is_arriving(path, part):
             yield f"{path} is being written by another host at this moment; try again in a minute"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import stat
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 
 from verta_local import Client
-from verta_store import Store, close_all, drive, files, open_store, probe
+from verta_store import Store, close_all, drive, files, open_store, parts, probe
+from verta_store.description import read_description
 from verta_store.fsck import verify
 
 SHARED_FOLDER, SHARED_RECORD = 0o2775, 0o664
@@ -369,6 +371,77 @@ def test_a_stale_file_is_looked_at_again_and_then_counts_as_gone(
     answers[:] = [OSError(errno.ESTALE, os.strerror(errno.ESTALE)) for _ in range(2)]
     with pytest.raises(FileNotFoundError):
         where.look(str(tmp_path / "file"), read)
+
+
+def test_what_is_open_under_another_name_is_waited_for(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Linux's client of SMB answers while this host has a file open that has been renamed, or has a hard link."""
+    run = store.create("run", None, "run").id
+    store.put(run, "metrics", {"m": 1})
+    store.flush()
+    store.claim("version", "v1")
+    refused = []
+    real, real_builtin = os.open, io.open
+    until = time.monotonic() + 0.4
+
+    def refuse(path: Any) -> None:
+        if str(path).endswith(".jsonl") or "/claims/" in str(path):
+            refused.append(str(path))
+            if time.monotonic() < until:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+
+    def os_open(path: Any, flags: int, *arguments: Any, **more: Any) -> int:
+        refuse(path)
+        return real(path, flags, *arguments, **more)
+
+    def builtin(path: Any, *arguments: Any, **more: Any) -> Any:
+        refuse(path)
+        return real_builtin(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", os_open)
+    monkeypatch.setattr("builtins.open", builtin)
+    reader = Store(store.root, read_description(store.root), str(tmp_path / "another-cache"), "normal")
+    assert reader.values(run, "metrics") == {"m": 1}
+    assert time.monotonic() > until and len(refused) > 3
+    until = time.monotonic() + 0.2
+    assert reader.claimed("version", "v1") is not None
+    until = time.monotonic() + 60
+    monkeypatch.setattr(drive, "OPEN_ELSEWHERE_S", 0.1)
+    with pytest.raises(OSError, match="Invalid argument"):
+        reader.claimed("version", "v1")
+
+
+def test_links_that_cannot_be_open_at_the_same_time_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = io.open
+
+    def refuse_twin(path: Any, *arguments: Any, **more: Any) -> Any:
+        if str(path).endswith("linked-twin"):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+        return real(path, *arguments, **more)
+
+    assert probe.capabilities(str(tmp_path))["hard_links"]
+    monkeypatch.setattr("builtins.open", refuse_twin)
+    assert not probe.capabilities(str(tmp_path))["hard_links"]
+
+
+@pytest.mark.parametrize("how", ["as made", "as mounted"])
+def test_where_a_file_cannot_be_open_under_two_names_none_gets_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """SMB: a model that has its folder open would keep others from the same bytes under another name."""
+    if how == "as made":
+        monkeypatch.setattr(probe, "capabilities", lambda _: {"hard_links": False})
+    else:
+        monkeypatch.setattr(parts, "_network_type", lambda path: "cifs" if "store" in path else "")
+    store = open_store(tmp_path / "store", tmp_path / "cache", create=True, sharing="group")
+    run = fill(store, tmp_path)
+    files_of = [path for path in Path(store.root).rglob("*") if path.is_file()]
+    assert len(files_of) > 6 and {path.stat().st_nlink for path in files_of} == {1}
+    assert verify(store, deep=True).is_clean
+    (tree,) = store.values(run, "artifacts").values()
+    assert Path(store.path_of("tree", tree["digest"], "t"), "sub", "file").read_bytes() == b"f" * 70_000
+    close_all()
 
 
 def test_a_private_store_on_a_local_disk_is_never_poked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
