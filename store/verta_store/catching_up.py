@@ -90,7 +90,8 @@ class CatchUp:
 
     def _take_in_all(self, connection: sqlite3.Connection, only_others: bool) -> None:
         self._load_positions(connection)
-        if any(_mark_of(path) != mark for path, mark in self._hurt.items()):
+        if any(_mark_of(os.path.join(self._root, path)) != mark for path, mark in self._hurt.items()):
+            self._remember_lost(connection, self._missing(self._listing.journals(at_once=True)))
             raise sqlite3.DatabaseError("a journal that was damaged when it was read has changed")
         self._release_quarantine(connection)
         listing = self._listing.journals()
@@ -125,6 +126,8 @@ class CatchUp:
 
     def _take_in_packs(self, connection: sqlite3.Connection, listing: dict[str, str]) -> None:
         """Takes in what packs hold of journals that were not read to their end."""
+        # Of damaged ones last, and only if no other pack has them whole.
+        hurt_ones: list[tuple[str, str, bytes]] = []
         for name in self._listing.packs:
             if name in self._packs:
                 continue
@@ -142,6 +145,9 @@ class CatchUp:
                 _, start = self._positions.get(stem, _UNREAD)
                 if start.is_sealed or (stem in hurt and stem in listing):
                     continue
+                if stem in hurt:
+                    hurt_ones.append((name, stem, data))
+                    continue
                 batch.append((stem, journal.parse_journal(data[start.offset :], start, path)))
                 waiting_bytes += len(data)
                 if waiting_bytes >= _BATCH_BYTES:
@@ -153,7 +159,8 @@ class CatchUp:
             if batch:
                 self._take_in(connection, batch)
             if self._data_version == -1:
-                return  # another process was a step ahead with a journal: the next round goes on from there
+                # Another process was a step ahead with a journal: the next round goes on from there.
+                return self._forget_packs(name for name, *_ in hurt_ones)
             members = frozenset(pack.members.keys() | pack.journals.keys())
             if hurt or pack.damages:
                 # It is read again by the next process: it may have been brought back by then.
@@ -163,6 +170,18 @@ class CatchUp:
                     text = json.dumps(sorted(members))
                     connection.execute("INSERT OR IGNORE INTO packs (name, members) VALUES (?, ?)", (name, text))
             self._packs[name] = members
+        for name, stem, data in hurt_ones:
+            _, start = self._positions.get(stem, _UNREAD)
+            if not start.is_sealed:
+                part = journal.parse_journal(data[start.offset :], start, packs.path_of(self._root, name))
+                self._take_in(connection, [(stem, part)])
+        if self._data_version == -1:
+            self._forget_packs(name for name, *_ in hurt_ones)
+
+    def _forget_packs(self, names: Iterable[str]) -> None:
+        """What they hold is to be looked at again."""
+        for name in names:
+            self._packs.pop(name, None)
 
     def _compare(self, connection: sqlite3.Connection, listing: dict[str, str]) -> dict[str, str]:
         """Finds out which journals may hold something new, and whether any is gone."""
@@ -172,10 +191,7 @@ class CatchUp:
             # the store was put back) makes the index a lie.
             listing = self._listing.journals(at_once=True)
             if missing := self._missing(listing):
-                # The memory of them outlives the index: `verify` has no other way to know that they existed. A
-                # header alone may be that of a writer which failed to make his journal and took it away again.
-                self.lost.update(stem for stem in missing if positions[stem][1].record_count > 1)
-                self.lost.update(stem for (stem,) in connection.execute("SELECT stem FROM lost"))
+                self._remember_lost(connection, missing)
                 raise sqlite3.DatabaseError("the index knows journals that the store does not have")
         if self.lost:
             connection.executemany("INSERT OR IGNORE INTO lost VALUES (?)", [(stem,) for stem in self.lost])
@@ -183,8 +199,31 @@ class CatchUp:
         self._unsealed = sorted(
             item for item in listing.items() if not ((known := positions.get(item[0])) and known[1].is_sealed)
         )
+        open_again = {stem for stem, suffix in listing.items() if suffix == OPEN_SUFFIX} & positions.keys()
+        for name in self._listing.packs if open_again else ():
+            open_again -= self._packs.get(name, frozenset())
+        for stem in open_again:
+            if positions[stem][1].is_sealed:
+                self._require_length(stem, positions[stem][1])
         self._compared = listing
         return listing
+
+    def _require_length(self, stem: str, read: journal.Position) -> None:
+        """Raises when an open journal ends before where it was read to: an older copy of the store was put back."""
+        path = os.path.join(self._root, "journals", stem + OPEN_SUFFIX)
+        try:
+            with open(path, "rb") as file:
+                size_bytes = file.seek(0, os.SEEK_END)
+        except OSError:
+            return  # sealed since it was listed
+        if size_bytes < read.offset:
+            raise sqlite3.DatabaseError("the index knows records that the store does not have")
+
+    def _remember_lost(self, connection: sqlite3.Connection, missing: set[str]) -> None:
+        """Keeps the memory of lost journals, which outlives the index: `verify` has no other way to know of them."""
+        # A header alone may be that of a writer which failed to make his journal and took it away again.
+        self.lost.update(stem for stem in missing if self._positions[stem][1].record_count > 1)
+        self.lost.update(stem for (stem,) in connection.execute("SELECT stem FROM lost"))
 
     def _missing(self, listing: dict[str, str]) -> set[str]:
         """The journals that were read and that are neither listed nor in a pack that is."""
@@ -210,7 +249,12 @@ class CatchUp:
             if where.is_careful and isinstance(error, PermissionError):
                 return None  # just made, and its mode not yet that of a shared store; `verify` tells of others
             raise files.read_error(error, os.path.join(self._root, "journals", stem + suffix)) from error
-        return None if found is None else found[1]
+        if found is None:
+            return None
+        path, part = found
+        if part.position == start and start.offset and path.endswith(OPEN_SUFFIX):
+            self._require_length(stem, start)
+        return part
 
     def _load_positions(self, connection: sqlite3.Connection) -> None:
         """Looks how far the journals are read: another process may have changed the index meanwhile."""
@@ -287,8 +331,9 @@ class CatchUp:
     def _remember_hurt(self, connection: sqlite3.Connection, path: str) -> None:
         if path.endswith(OPEN_SUFFIX):
             return  # it grows
-        self._hurt[path] = _mark_of(path)
-        connection.execute("INSERT OR REPLACE INTO hurt VALUES (?, ?)", (path, self._hurt[path]))
+        below = os.path.relpath(path, self._root)  # the path of a store may be no Unicode
+        self._hurt[below] = _mark_of(path)
+        connection.execute("INSERT OR REPLACE INTO hurt VALUES (?, ?)", (below, self._hurt[below]))
 
     def _release_quarantine(self, connection: sqlite3.Connection) -> None:
         """Takes in records from the future once their time is no longer more than a day ahead."""

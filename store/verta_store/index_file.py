@@ -5,14 +5,17 @@ It is derived from the journals, per user and host, deletable at any time and re
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from . import files, index_tables, packs, sealed_journals
+from . import files, ids, index_tables, packs, sealed_journals
 from .catching_up import CatchUp, News
+from .description import read_description
+from .errors import StoreError
 
 _T = TypeVar("_T")
 
@@ -30,6 +33,36 @@ _DAMAGE = (sqlite3.DatabaseError, Unreadable, ValueError, TypeError, OverflowErr
 
 # Connections of a parent process, kept from being closed by the garbage collector of a forked child.
 _LEFT_BEHIND: list[sqlite3.Connection] = []
+
+
+def path_of(folder: str, root: str, store_id: str) -> str:
+    """Where the index of a store belongs: `index.sqlite` in its folder of the cache, which goes with it when it moves.
+
+    A copy with the same id that is used beside it has one of its own: each would miss what only the other holds.
+    """
+    usual = os.path.join(folder, "index.sqlite")
+    note = os.path.join(folder, "root")
+    here = os.fsencode(root)
+    try:
+        elsewhere = files.read_file(note)
+    except OSError:
+        elsewhere = b""
+    if elsewhere == here:
+        return usual
+    try:
+        if elsewhere and read_description(os.fsdecode(elsewhere))["store_id"] == store_id:
+            return os.path.join(folder, f"index-{hashlib.sha256(here).hexdigest()[:8]}.sqlite")
+    except (StoreError, OSError, ValueError):
+        pass  # it was moved here
+    try:
+        files.make_private_folder(folder)
+        draft = f"{note}-{ids.random_hex(8)}"
+        with open(draft, "xb") as file:
+            file.write(here)
+        os.replace(draft, note)
+    except OSError:
+        pass  # a cache that cannot be written: of which the index itself makes the best
+    return usual
 
 
 class IndexState(NamedTuple):

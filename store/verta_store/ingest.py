@@ -165,21 +165,24 @@ class Batch:
         )
 
     def _add_values(self, number: int, change: _Change, record: dict[str, Any], time: int, writer: int) -> None:
-        seen = record.get("o")
-        self._add_section(change, record["s"], record["v"], seen, time, writer)
+        self._add_section(change, record["s"], record["v"], record, time, writer)
         if "and" in record:
             for section, values in record["and"].items():
-                self._add_section(change, section, values, seen, time, writer)
+                self._add_section(change, section, values, record, time, writer)
         if "drop" in record:
             for section, keys in record["drop"].items():
                 self._drop(change, section, keys, time)
 
     def _add_section(
-        self, change: _Change, section: str, values: dict[str, Any], seen: int | None, time: int, writer: int
+        self, change: _Change, section: str, values: dict[str, Any], record: dict[str, Any], time: int, writer: int
     ) -> None:
         candidates, keys = change.candidates, self._keys
+        seen = record.get("o")
+        is_seen_by_key = "seen" in record
         for name, value in values.items():
             key = keys.get((section, name)) or self._key(section, name)
+            if is_seen_by_key:
+                seen = records.seen_of(record, section, name)
             candidate = _new(Candidate, (seen, time, writer, value))
             if key in candidates:
                 candidates[key].append(candidate)

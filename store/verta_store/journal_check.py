@@ -13,7 +13,7 @@ from typing import Any
 from . import digest as digests
 from . import files, ids, journal, journal_damage, packs, records, sealed_journals
 from .damages import ACCEPT, LOST_ADVICE, Problem, Report
-from .listing import PACK_SUFFIX, Listing
+from .listing import OPEN_SUFFIX, PACK_SUFFIX, Listing
 from .manifest import Entry
 from .roots import Roots
 
@@ -76,6 +76,9 @@ class Journals:
         journals = listing.journals(at_once=True)
         packed = self._packed(listing.packs)
         for stem, suffix in sorted(journals.items()):
+            if suffix == OPEN_SUFFIX and stem in packed:
+                del journals[stem]  # a copy of the time before it was sealed: the pack holds all of it
+                continue
             path = os.path.join(self._root, "journals", stem + suffix)
             try:
                 found = journal.read_listed(self._root, stem, suffix, journal.Position(), whole=True)

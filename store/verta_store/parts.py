@@ -130,11 +130,13 @@ class StoreParts:
     @property
     def _index(self) -> Index:
         if self._made_index is None:
+            from . import index_file  # noqa: PLC0415 - start-up time
             from .index import Index  # noqa: PLC0415 - start-up time
 
             with self._lock:
                 if self._made_index is None:
-                    path = os.path.join(self._memories, "index.sqlite") if self._memories else _IN_MEMORY
+                    memories = self._memories
+                    path = index_file.path_of(memories, self.root, self.id) if memories else _IN_MEMORY
                     self._made_index = Index(self.root, self.id, path, self._journal.stems)
         return self._made_index
 
@@ -175,12 +177,15 @@ class StoreParts:
         if self._made_index is not None:
             found.append(self._made_index.lock)
         if self._made_contents is not None:
-            found.append(self._made_contents.verified.lock)
+            found += [self._made_contents.verified.lock, self._made_contents.sources.lock]
         return (*found, self._journal.lock)
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
         self._name_lock = threading.RLock()
+        # The parent goes on logging: what this process knew of its own is now what another one has logged.
+        for known in (self._known, self._epochs, self._created, self._parents):
+            known.clear()
         self._journal.forget_after_fork()
         self.leases.forget_after_fork()
         if self._made_contents is not None:

@@ -13,6 +13,8 @@ from .records import ATTRIBUTES, FIELDS, HYPERPARAMETERS, METRICS
 
 OPERATORS = ("==", "!=", ">=", "<=", "~=", ">", "<")
 TAG_OPERATORS = ("==", "!=", "~=")
+# SQLite takes an expression of some 1,000 terms.
+MOST_PREDICATES = 500
 SECTIONS = (ATTRIBUTES, HYPERPARAMETERS, METRICS)
 # What may stand left of an operator besides `<section>.<key>`, with its column.
 COLUMNS = {
@@ -97,8 +99,13 @@ class Query(NamedTuple):
 
         Raises:
             TypeError: a predicate that is not a text.
-            BadQuery: one that cannot be read.
+            BadQuery: one that cannot be read, or more than 500 in all.
         """
+        if len(self.predicates) + len(predicates) > MOST_PREDICATES:
+            raise BadQuery(
+                f"a query has at most {MOST_PREDICATES} predicates, not {len(self.predicates) + len(predicates)}; find "
+                "by fewer of them, and look at the rest in what was found"
+            )
         return self._replace(predicates=(*self.predicates, *(parse_predicate(each, self.kind) for each in predicates)))
 
     def sort_key(self, text: str, *, is_descending: bool = False) -> SortKey:

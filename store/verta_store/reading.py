@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .series import Columns, Point
     from .writers import Birth
 
+# Of SQLite's integers.
+_MOST = (1 << 63) - 1
+
 
 class ReadableStore(StoreParts):
     """The questions of one store, answered as of now. See `Store`."""
@@ -74,7 +77,7 @@ class ReadableStore(StoreParts):
             UnknownEntity: no journal mentions it, or it is deleted.
         """
         self.refresh()
-        found = self._index.entity(entity_id)
+        found = self._index.entity(entity_id) if entity_id.isascii() else None
         if found is None:
             raise self._unknown(entity_id)
         return found
@@ -91,9 +94,11 @@ class ReadableStore(StoreParts):
             return found if found is not None or self._is_alone else self._index.named(kind, parent, name)
 
     def find(self, query: Query, limit: int | None = None, offset: int = 0) -> list[EntityRow]:
-        """The entities of a query, in its order."""
+        """The entities of a query, in its order, `limit` of them from `offset`."""
         self.refresh()
-        return self._index.find(query, limit, offset)
+        if offset > _MOST:
+            return []
+        return self._index.find(query, None if limit is None else min(limit, _MOST), offset)
 
     def count(self, query: Query) -> int:
         """How many entities a query has."""

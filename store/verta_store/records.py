@@ -41,6 +41,10 @@ Value: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None
 # with it the journal that it stands in.
 MAXIMUM_DEPTH = 100
 
+# What Python reads, unless it was told otherwise (`sys.set_int_max_str_digits`).
+MOST_DIGITS = 4300
+_LONG_NUMBER = 10**MOST_DIGITS
+
 
 def _refuse(value: object) -> Any:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
@@ -78,12 +82,23 @@ def encode(fields: Mapping[str, Any], *, is_flat: bool = False) -> str:
     # Counting is cheap and sees every nested dict and every deep list; a text with brackets in it is looked at too.
     if not is_flat and (not text or text.count("{") > 2 or text.count("[") > MAXIMUM_DEPTH):
         _check_shape(fields, MAXIMUM_DEPTH + 2)
-    if text and "$" not in text:
-        return text
-    try:
-        return _strict(_escape_fields(fields))
-    except (TypeError, ValueError) as error:  # an integer of more digits than Python is willing to write
-        raise _cannot_log(error) from error
+    if not text or "$" in text:
+        try:
+            text = _strict(_escape_fields(fields))
+        except (TypeError, ValueError) as error:  # an integer of more digits than Python is willing to write
+            raise _cannot_log(error) from error
+    if len(text) > MOST_DIGITS and _holds_long_number(fields):
+        # This process may be willing to write it; others are not to read it.
+        raise BadRecord(f"a value cannot be logged: it is an integer of more than {MOST_DIGITS} digits; log it as text")
+    return text
+
+
+def _holds_long_number(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_long_number, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_long_number, value))
+    return isinstance(value, int) and abs(value) >= _LONG_NUMBER
 
 
 def _cannot_log(error: Exception) -> BadRecord:
@@ -199,11 +214,27 @@ def _is_put(record: Mapping[str, Any]) -> bool:
         return False
     if "o" in record and not _is_number(record["o"]):
         return False
+    if "seen" in record and not _is_seen(record["seen"]):
+        return False
     return ("and" not in record or _is_sections(record["and"])) and ("drop" not in record or _is_drops(record["drop"]))
 
 
 def _is_sections(more: Any) -> bool:
     return type(more) is dict and all(_is_word(section) and type(values) is dict for section, values in more.items())
+
+
+def _is_seen(seen: Any) -> bool:
+    return type(seen) is dict and all(
+        type(times) is dict and all(map(_is_number, times.values())) for times in seen.values()
+    )
+
+
+def seen_of(record: Mapping[str, Any], section: str, key: str) -> int | None:
+    """Up to when the writer of a put knew the values of a key that it overwrites; None when it overwrites none."""
+    seen: int | None = record.get("o")
+    if seen is not None and "seen" in record:
+        seen = record["seen"].get(section, {}).get(key, seen)
+    return seen
 
 
 def _is_drops(drops: Any) -> bool:

@@ -110,7 +110,8 @@ class Roots:
         for section, entries in ((record["s"], record["v"]), *record.get("and", {}).items()):
             if section == records.ARTIFACTS:
                 for key, value in entries.items():
-                    found = _Value(record.get("o"), record["h"], writer, tuple(digests_in(value)))
+                    seen = records.seen_of(record, section, key)
+                    found = _Value(seen, record["h"], writer, tuple(digests_in(value)))
                     self._values.setdefault((entity, key), []).append(found)
                 continue
             if section == records.FIELDS and isinstance(entries.get("name"), str):

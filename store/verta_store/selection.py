@@ -132,7 +132,7 @@ class Selection:
         return (
             f"SELECT {columns} FROM vals s CROSS JOIN entities e ON e.num = s.entity"
             f" WHERE s.key = ? AND s.num IS NOT NULL AND {rest}"
-            f" ORDER BY s.num {direction}, s.entity {direction} LIMIT ? OFFSET ?",
+            f" ORDER BY s.num {direction}, {_ties(direction)} LIMIT ? OFFSET ?",
             [number, *parameters, page, offset],
         )
 
@@ -188,14 +188,19 @@ class Selection:
     @staticmethod
     def _order(sort: SortKey | None, *, has_number: bool = False) -> str:
         if sort is None:
-            return "e.updated DESC, e.num DESC"
+            return "e.updated DESC, e.id DESC"
         direction = "DESC" if sort.is_descending else "ASC"
         if not sort.section:
-            return f"{COLUMNS[sort.key]} {direction}, e.num {direction}"
+            return f"{COLUMNS[sort.key]} {direction}, {_ties(direction)}"
         if has_number:
-            return f"s.num {direction}, e.num {direction}"
+            return f"s.num {direction}, {_ties(direction)}"
         # Numbers are sorted as numbers, before text; entities without the key come last in both directions.
-        return f"s.time IS NULL, s.num IS NULL, s.num {direction}, s.text {direction}, e.num {direction}"
+        return f"s.time IS NULL, s.num IS NULL, s.num {direction}, s.text {direction}, {_ties(direction)}"
+
+
+def _ties(direction: str) -> str:
+    """The order of what is sorted as equal: the same in every index of a store, in whatever order that was filled."""
+    return f"e.created_ms {direction}, e.id {direction}"
 
 
 def _value_sql(predicate: Predicate, alias: str) -> tuple[str, list[object]]:

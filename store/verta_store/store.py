@@ -160,9 +160,7 @@ class Store(ReadableStore):
         with self._lock:
             known = {section: self._known_keys(entity, section) for section in sections}
             if overwrite:
-                fields["o"] = max(
-                    (known[section].get(key, 0) for section, part in sections.items() for key in part), default=0
-                )
+                fields.update(_what_was_known(sections, known))
             else:
                 for section, part in sections.items():
                     self._require_absent(entity, section, part, known[section])
@@ -270,6 +268,7 @@ class Store(ReadableStore):
                 for value, stamp, epoch in points:
                     epoch = newest + 1 if epoch is None else epoch
                     newest = max(newest, epoch)
+                    _require_64_bits(epoch)
                     numbered.append((value, stamp, epoch))
                 points = numbered
             fields: dict[str, Any] = {"key": key, "v": points}
@@ -334,6 +333,17 @@ class Store(ReadableStore):
         self.refresh()
         with self._lock:
             return self._known.setdefault((entity, section), self._index.key_times(entity, section))
+
+
+def _what_was_known(
+    sections: Mapping[str, Mapping[str, Any]], known: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """The fields of an overwrite that say up to when its writer knew the values of its keys: `o` of all of them, and
+    `seen` of those that he knew longer."""
+    times = {section: {key: known[section].get(key, 0) for key in part} for section, part in sections.items()}
+    least = min((time for part in times.values() for time in part.values()), default=0)
+    seen = {section: {key: time for key, time in part.items() if time > least} for section, part in times.items()}
+    return {"o": least, **({"seen": {s: part for s, part in seen.items() if part}} if any(seen.values()) else {})}
 
 
 def _require_unicode(name: str) -> None:

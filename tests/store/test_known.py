@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +156,63 @@ def test_parent_and_child_of_a_fork_find_what_the_other_made(store: Store) -> No
         os.close(descriptor)
     assert store.named("run", parent, "by the child") is not None
     assert store.count(Query("run")) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_of_a_fork_is_refused_the_keys_that_its_parent_logged_since(store: Store) -> None:
+    run = new_run(store)
+    store.put(run, "metrics", {"before": 1})
+    store.add_points(run, "loss", [(0.5, 1, None)])
+    for_child = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.read(for_child[0], 1)
+            store.add_points(run, "loss", [(0.25, 1, None)])
+            for key in ("before", "since"):
+                with pytest.raises(KeyTaken):
+                    store.put(run, "metrics", {key: 2})
+            store.close()
+            status = 0
+        finally:
+            os._exit(status)
+    store.put(run, "metrics", {"since": 1})
+    store.add_points(run, "loss", [(0.4, 1, None)])
+    os.write(for_child[1], b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    for descriptor in for_child:
+        os.close(descriptor)
+    assert store.values(run, "metrics") == {"before": 1, "since": 1} and not store.conflicts()
+    assert [(point.value, point.epoch) for point in store.points(run, "loss")] == [(0.5, 0), (0.4, 1), (0.25, 2)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_no_memory_of_the_parent_is_locked_in_a_child(store: Store) -> None:
+    """SQLite's own locks are held for ever in a child that is forked while another thread is in it."""
+    store.put_bytes(b"so that there are contents")
+    locked = threading.Event()
+    let_go = threading.Event()
+
+    def hold() -> None:
+        with store._contents.sources.lock:
+            locked.set()
+            let_go.wait(1.0)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    locked.wait()
+    begin = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if not child:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0 and time.monotonic() - begin > 0.5  # the fork has waited for the thread
+    let_go.set()
+    thread.join()
 
 
 def test_a_name_is_found_though_the_index_was_deleted(store: Store, another: Callable[..., Store]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from new_entities import new_run
 
 from verta_store import Store, query, selection
-from verta_store.errors import BadQuery
+from verta_store.errors import BadQuery, BadRecord, UnknownEntity
 from verta_store.query import Query, SortKey, parse_predicate, parse_sort_key
 
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -31,6 +31,22 @@ bounded = settings(deadline=None, max_examples=100, suppress_health_check=[Healt
 
 def names(store: Store, *predicates: str, **more: Any) -> list[str]:
     return [row.name for row in store.find(Query("run", **more).where(*predicates))]
+
+
+def test_what_no_index_could_answer_is_told_and_leaves_the_index_alone(store: Store) -> None:
+    run = new_run(store)
+    store.put(run, "metrics", {"a": 1})
+    assert store.find(Query("run"), 1, 2**63) == [] and len(store.find(Query("run"), 2**70)) == 1
+    with pytest.raises(UnknownEntity, match="nothing with the id"):
+        store.entity("\udcff")
+    with pytest.raises(BadQuery, match="at most 500 predicates, not 501"):
+        Query("run").where(*["metrics.a == 1"] * 500).where("metrics.a == 1")
+    assert names(store, *["metrics.a == 1"] * 500) == ["first"]
+    assert store.index_state().path != ":memory:"
+    store.add_points(run, "k", [(1.0, 5, 2**63 - 1)])
+    with pytest.raises(BadRecord, match="at most 64 bits"):
+        store.add_points(run, "k", [(2.0, 6, None)])
+    assert len(store.points(run, "k")) == 1
 
 
 @pytest.mark.parametrize(

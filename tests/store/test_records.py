@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -25,6 +26,20 @@ VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEY, inner, max_size=4),
     max_leaves=12,
 )
+
+
+def test_an_integer_that_others_are_not_to_read_is_refused_though_this_process_would_write_it() -> None:
+    limit = sys.get_int_max_str_digits()
+    whole = 10**records.MOST_DIGITS - 1
+    sys.set_int_max_str_digits(0)
+    try:
+        for value in (whole + 1, -whole - 1, [{"a": [1, whole + 1]}]):
+            with pytest.raises(BadRecord, match="an integer of more than 4300 digits; log it as text"):
+                records.encode({"v": {"k": value}})
+    finally:
+        sys.set_int_max_str_digits(limit)
+    for value in (whole, -whole, "9" * 5000, [0.1] * 2000):
+        assert json.loads(records.encode({"v": {"k": value}}))["v"]["k"] == value
 
 
 def is_same(left: Any, right: Any) -> bool:
