@@ -75,7 +75,11 @@ class Index(IndexFile):
             " FROM vals v JOIN keys k ON k.id = v.key JOIN entities e ON e.num = v.entity"
             " WHERE e.id = ? AND k.section = ? AND e.deleted IS NULL ORDER BY v.time, v.key",
             (entity_id, section),
-            lambda rows: {row[0]: value_of(*row[1:]) for row in rows},
+            # `value_of`, spelled out for what nearly all values are: this is called for each run of a list.
+            lambda rows: {
+                key: value_of(number, text, more) if more is not None else text if number is None else number
+                for key, number, text, more in rows
+            },
         )
 
     def values_of_many(self, entity_ids: Sequence[str]) -> Iterator[tuple[str, str, str, Any]]:

@@ -5,10 +5,10 @@ It is derived from the journals, per user and host, deletable at any time and re
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import threading
+import zlib
 from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -51,7 +51,7 @@ def path_of(folder: str, root: str, store_id: str) -> str:
         return usual
     try:
         if elsewhere and read_description(os.fsdecode(elsewhere))["store_id"] == store_id:
-            return os.path.join(folder, f"index-{hashlib.sha256(here).hexdigest()[:8]}.sqlite")
+            return os.path.join(folder, f"index-{zlib.crc32(here):08x}.sqlite")
     except (StoreError, OSError, ValueError):
         pass  # it was moved here
     try:
