@@ -204,20 +204,9 @@ class CatchUp:
             open_again -= self._packs.get(name, frozenset())
         for stem in open_again:
             if positions[stem][1].is_sealed:
-                self._require_length(stem, positions[stem][1])
+                self._read(stem, OPEN_SUFFIX, positions[stem][1])
         self._compared = listing
         return listing
-
-    def _require_length(self, stem: str, read: journal.Position) -> None:
-        """Raises when an open journal ends before where it was read to: an older copy of the store was put back."""
-        path = os.path.join(self._root, "journals", stem + OPEN_SUFFIX)
-        try:
-            with open(path, "rb") as file:
-                size_bytes = file.seek(0, os.SEEK_END)
-        except OSError:
-            return  # sealed since it was listed
-        if size_bytes < read.offset:
-            raise sqlite3.DatabaseError("the index knows records that the store does not have")
 
     def _remember_lost(self, connection: sqlite3.Connection, missing: set[str]) -> None:
         """Keeps the memory of lost journals, which outlives the index: `verify` has no other way to know of them."""
@@ -233,6 +222,8 @@ class CatchUp:
         return missing
 
     def _read(self, stem: str, suffix: str, start: journal.Position) -> journal.JournalPart | None:
+        """What is new in a journal; None when that is nothing, for the moment. Raises DatabaseError when it is shorter
+        than it was read: an older copy of the store was put back."""
         where = drive.of(self._root)
         try:
             if start.offset and where.is_stat_true:
@@ -251,10 +242,9 @@ class CatchUp:
             raise files.read_error(error, os.path.join(self._root, "journals", stem + suffix)) from error
         if found is None:
             return None
-        path, part = found
-        if part.position == start and start.offset and path.endswith(OPEN_SUFFIX):
-            self._require_length(stem, start)
-        return part
+        if found[1].is_short:
+            raise sqlite3.DatabaseError("the index knows records that the store does not have")
+        return found[1]
 
     def _load_positions(self, connection: sqlite3.Connection) -> None:
         """Looks how far the journals are read: another process may have changed the index meanwhile."""

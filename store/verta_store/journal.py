@@ -319,6 +319,7 @@ class JournalPart:
         self.damages: list[Damage] = []
         self.tail = b""  # behind the last good line: a record that is not finished, or is damaged
         self.has_more = False  # behind `position`, because only a part of what is there was asked for
+        self.is_short = False  # it ends before where the read was to start: an older copy was put back
 
 
 def read_journal(path: str, start: Position, *, whole: bool = False, at_most_bytes: int | None = None) -> JournalPart:
@@ -343,7 +344,9 @@ def read_journal(path: str, start: Position, *, whole: bool = False, at_most_byt
                 part.has_more = True
                 return part
             data += file.read()
+        is_short = bool(start.offset) and not data and file.seek(0, os.SEEK_END) < start.offset
     part = parse_journal(data, start, path)
+    part.is_short = is_short
     if part.damages and path.endswith(OPEN_SUFFIX):
         # A network drive may show the end of what another host writes before what stands in front of it, which is
         # NUL until it has come. What is passed over as damage would never be looked at again.
