@@ -108,7 +108,7 @@ class Server:
         self._thread.start()
 
     def _run(self) -> None:
-        self.exit_code = self.supervisor.run(handle_signals=False)
+        self.exit_code = self.supervisor.run()
 
     @property
     def port(self) -> int:

@@ -167,6 +167,24 @@ def test_neither_a_runs_name_nor_a_requests_text_steers_the_terminal(tools: Any)
         assert all(letter.isprintable() or letter == "\n" for letter in text), ascii(text)
 
 
+def test_a_signal_at_the_moment_of_readiness_ends_it_in_order(tools: Any, state_folder: Path) -> None:
+    program = _PROGRAM.replace("flush=True)", "flush=True); os.kill(os.getpid(), signal.SIGHUP)")
+    late = """
+import os, signal, time
+from verta_local.serving.supervisor import Supervisor
+real = Supervisor.run
+def run(self):
+    time.sleep(1.0)  # the models are ready before the server has begun
+    return real(self)
+Supervisor.run = run
+"""
+    order = json.dumps({"specs": [tools.spec_of("Echo")]})
+    process = subprocess.run([sys.executable, "-c", late + program, order], capture_output=True, text=True, timeout=20)
+    assert process.stdout.startswith("[[") and process.returncode == 0, process.stderr
+    assert tools.processes_of(state_folder) == []
+    assert not list((state_folder / "foreground").glob("*"))
+
+
 def test_closing_the_terminal_ends_it_in_order(tools: Any, state_folder: Path) -> None:
     process = _serve([tools.spec_of("Echo")])
     assert process.stdout is not None

@@ -71,7 +71,8 @@ class _Background:
             logging.getLogger(__name__).warning("the first order is refused: %s", error)
 
     def announce(self) -> None:
-        """Writes the state file, tells the starting process, and lets go of its pipe."""
+        """Writes the state file, tells the starting process, and lets go of its pipe. In the main thread."""
+        self.supervisor.handle_signals()
         self._write_state()
         print(json.dumps({"port": self.supervisor.port, "instance": self.supervisor.instance}), flush=True)
         os.dup2(2, 1)

@@ -133,12 +133,14 @@ def serve_foreground(
     shown = [_Shown(log, at_byte) for log, at_byte in seen_bytes.items()] if show_output else []
     for each in shown:
         threading.Thread(target=each.follow, name="follow-log", daemon=True).start()
+    if threading.current_thread() is threading.main_thread():
+        supervisor.handle_signals()
     watch = threading.Thread(
         target=_announce, args=(supervisor, endpoints, on_ready, not show_output), name="announce", daemon=True
     )
     watch.start()
     try:
-        return supervisor.run(handle_signals=threading.current_thread() is threading.main_thread())
+        return supervisor.run()
     finally:
         for each in shown:
             each.show()  # the last words

@@ -149,16 +149,16 @@ class Supervisor:
         self._launcher.close()
         self.server.drain(0.0, lambda: True)
 
-    def run(self, *, handle_signals: bool = True) -> int:
-        """Serves until `stop()`, SIGTERM, SIGINT or SIGHUP, then answers what is in flight and ends the children.
+    def handle_signals(self) -> None:
+        """From now on SIGTERM, SIGINT and SIGHUP mean `stop()`. To be called in the main thread, before anybody is told
+        that there is a server: what he sends next may be one of them."""
+        for name in ("SIGTERM", "SIGINT", "SIGHUP"):  # SIGHUP: the terminal was closed
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
 
-        Returns the exit code: 0.
-        """
-        if handle_signals:
-            for name in ("SIGTERM", "SIGINT", "SIGHUP"):  # SIGHUP: the terminal was closed
-                number = getattr(signal, name, None)
-                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                    signal.signal(number, self._on_signal)
+    def run(self) -> int:
+        """Serves until `stop()`, then answers what is in flight and ends the children. Returns the exit code: 0."""
         threading.Thread(target=self._chores, name="chores", daemon=True).start()
         try:
             self.server.serve_until(lambda: self._stop_requests > 0)
