@@ -159,8 +159,7 @@ class CatchUp:
             if batch:
                 self._take_in(connection, batch)
             if self._data_version == -1:
-                # Another process was a step ahead with a journal: the next round goes on from there.
-                return self._forget_packs(name for name, *_ in hurt_ones)
+                break
             members = frozenset(pack.members.keys() | pack.journals.keys())
             if hurt or pack.damages:
                 # It is read again by the next process: it may have been brought back by then.
@@ -172,16 +171,13 @@ class CatchUp:
             self._packs[name] = members
         for name, stem, data in hurt_ones:
             _, start = self._positions.get(stem, _UNREAD)
-            if not start.is_sealed:
+            if self._data_version != -1 and not start.is_sealed:
                 part = journal.parse_journal(data[start.offset :], start, packs.path_of(self._root, name))
                 self._take_in(connection, [(stem, part)])
         if self._data_version == -1:
-            self._forget_packs(name for name, *_ in hurt_ones)
-
-    def _forget_packs(self, names: Iterable[str]) -> None:
-        """What they hold is to be looked at again."""
-        for name in names:
-            self._packs.pop(name, None)
+            # Another process was a step ahead with a journal: the next round goes on from there.
+            for name, *_ in hurt_ones:
+                self._packs.pop(name, None)
 
     def _compare(self, connection: sqlite3.Connection, listing: dict[str, str]) -> dict[str, str]:
         """Finds out which journals may hold something new, and whether any is gone."""

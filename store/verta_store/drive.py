@@ -185,22 +185,27 @@ class Drive:
             if error.errno != errno.ESTALE and not (self.is_careful and error.errno in (errno.ENOENT, errno.EINVAL)):
                 raise
         self._poke_down_to(path)
+        try:
+            return self.patiently(lambda: read(path))
+        except OSError as error:
+            if error.errno == errno.ESTALE:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+            raise
+
+    def patiently(self, read: Callable[[], Result]) -> Result:
+        """`read()`; on a share, again for up to 2 s while what it opens is open under another name.
+
+        Raises:
+            OSError: as `read` does.
+        """
         deadline = time.monotonic() + OPEN_ELSEWHERE_S
         while True:
             try:
-                return read(path)
+                return read()
             except OSError as error:
-                if error.errno == errno.ESTALE:
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-                if not self.may_pass(error, deadline):
+                if error.errno != errno.EINVAL or not self.is_careful or time.monotonic() > deadline:
                     raise
-
-    def may_pass(self, error: OSError, deadline: float) -> bool:
-        """Whether a file that could not be opened may be open under another name; waits a moment if so."""
-        if error.errno != errno.EINVAL or not self.is_careful or time.monotonic() > deadline:
-            return False
-        time.sleep(_PAUSE_S)
-        return True
+            time.sleep(_PAUSE_S)
 
     def _poke_down_to(self, path: str) -> None:
         """Makes this host ask the server for every folder that leads from the root to a path; a folder may be as new

@@ -13,7 +13,6 @@ import os
 import re
 import sys
 import threading
-import time
 import zlib
 from collections import deque
 from collections.abc import Mapping
@@ -369,21 +368,23 @@ def read_listed(
     Raises:
         OSError: as `read_journal`.
     """
-    where = drive.of(root)
-    deadline = time.monotonic() + drive.OPEN_ELSEWHERE_S
-    is_again = True
-    while is_again:
-        is_again = False
+
+    def read() -> tuple[str, JournalPart] | None:
+        in_use: OSError | None = None
         for end in (suffix, SEALED_SUFFIX, OPEN_SUFFIX):
             path = os.path.join(root, "journals", stem + end)
             try:
                 return path, read_journal(path, start, whole=whole, at_most_bytes=at_most_bytes)
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ESTALE):
-                    is_again = where.may_pass(error, deadline)
-                    if not is_again:
-                        raise
-    return None
+                if error.errno == errno.EINVAL:
+                    in_use = error  # under one of the other names, it may be
+                elif error.errno not in (errno.ENOENT, errno.ESTALE):
+                    raise
+        if in_use is not None:
+            raise in_use
+        return None
+
+    return drive.of(root).patiently(read)
 
 
 def parse_whole(data: bytes, path: str) -> JournalPart:

@@ -6,11 +6,11 @@ import errno
 import os
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forking import fork
 from new_entities import new_run
 
 from verta_store import Store
@@ -135,9 +135,7 @@ def test_parent_and_child_of_a_fork_find_what_the_other_made(store: Store) -> No
     parent = store.entity(new_run(store)).parent
     store.create("run", parent, "before")
     for_child, for_parent = os.pipe(), os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python 3.12 and later warn of any fork of a process with threads
-        child = os.fork()
+    child = fork()
     if not child:
         try:
             assert store.named("run", parent, "before") is not None
@@ -164,9 +162,7 @@ def test_a_child_of_a_fork_is_refused_the_keys_that_its_parent_logged_since(stor
     store.put(run, "metrics", {"before": 1})
     store.add_points(run, "loss", [(0.5, 1, None)])
     for_child = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        child = os.fork()
+    child = fork()
     if not child:
         status = 1
         try:
@@ -205,9 +201,7 @@ def test_no_memory_of_the_parent_is_locked_in_a_child(store: Store) -> None:
     thread.start()
     locked.wait()
     begin = time.monotonic()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        child = os.fork()
+    child = fork()
     if not child:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0 and time.monotonic() - begin > 0.5  # the fork has waited for the thread

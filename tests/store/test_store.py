@@ -13,12 +13,12 @@ import sys
 import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import fork
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from new_entities import new_run
@@ -411,9 +411,7 @@ def test_a_fork_writes_its_own_journal_and_uses_its_own_index(store: Store, run:
     store.find(Query("run"))
     store.put_bytes(b"parent")
     reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python 3.12 warns of a fork with threads: ours only waits
-        child = os.fork()
+    child = fork()
     if not child:
         status = 1
         try:
@@ -455,9 +453,7 @@ def test_a_fork_in_the_middle_of_anothers_thread_does_not_hang(store: Store, run
     try:
         for number in range(8):
             time.sleep(0.01)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                child = os.fork()
+            child = fork()
             if not child:
                 status = 1
                 try:
