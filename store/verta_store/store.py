@@ -18,6 +18,9 @@ from .reading import ReadableStore
 if TYPE_CHECKING:
     from .claims import Claim
 
+# Their values name no objects, and no entity.
+_PLAIN_SECTIONS = frozenset({records.HYPERPARAMETERS, records.METRICS})
+
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
@@ -135,8 +138,20 @@ class Store(ReadableStore):
             KeyTaken: a key is there already and `overwrite` is False.
             BadRecord, StoreWriteError: nothing was logged.
         """
-        if values:
+        if not values:
+            return
+        if overwrite or section not in _PLAIN_SECTIONS or self.leases.pending:
             self.put_all(entity, {section: values}, overwrite=overwrite)
+            return
+        # `put_all` without what cannot be the case here: it is what a training loop calls.
+        with self._lock:
+            known = self._known_keys(entity, section)
+            for key in values:
+                if key in known:
+                    self._require_absent(entity, section, values, known)
+            time = self._append(records.PUT, entity, {"s": section, "v": values})
+            for key in values:
+                known[key] = time
 
     def put_all(
         self,

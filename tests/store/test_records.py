@@ -55,6 +55,13 @@ def is_same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
+@settings(deadline=None, max_examples=500)
+@given(TEXT, KEY, NUMBER | TEXT | st.none() | st.booleans())
+def test_the_quick_way_to_write_one_value_writes_what_the_other_way_writes(section: str, key: str, value: Any) -> None:
+    one = {"s": section, "v": {key: value}}
+    assert records.encode(one) == records.encode({**one, "x": 0}).removesuffix(',"x":0}') + "}"
+
+
 @settings(deadline=None, max_examples=150)
 @given(VALUE)
 def test_a_value_comes_back_as_it_was(value: Any) -> None:
