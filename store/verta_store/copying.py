@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from . import digest as digests
@@ -21,6 +23,14 @@ _READ = os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC | getattr(os, "O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY | files.O_CLOEXEC
 
 
+class Place(NamedTuple):
+    """A folder, and how its files are opened: by a descriptor of it, so that the way to it is looked up once."""
+
+    path: str
+    prefix: str  # of a file's name
+    descriptor: int | None  # None where the system has no such calls
+
+
 class Copied(NamedTuple):
     """A file that is now in the store's file system; not synced yet."""
 
@@ -31,7 +41,29 @@ class Copied(NamedTuple):
     stored_look: str = ""  # of the copy
 
 
-def copy_small(source: str, target: str, trusted_device: int | None) -> Copied | None:
+@contextmanager
+def opened(path: str) -> Iterator[Place]:
+    """A folder for `copy_small`. Raises OSError."""
+    if os.open not in os.supports_dir_fd:
+        yield Place(path, f"{path}{os.sep}", None)
+        return
+    descriptor = os.open(path, os.O_RDONLY | files.O_CLOEXEC)
+    try:
+        yield Place(path, "", descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def copy_names(source: str, target: str, names: list[str], trusted_device: int | None) -> list[Copied | None]:
+    """`copy_small` of files of one folder into another, under their own names."""
+    try:
+        with opened(source) as origin, opened(target) as place:
+            return [copy_small(name, origin, place, trusted_device) for name in names]
+    except OSError:  # of opening one of the two
+        return [None] * len(names)
+
+
+def copy_small(name: str, origin: Place, place: Place, trusted_device: int | None) -> Copied | None:
     """Copies a plain file of at most 1 MiB; its bytes are hashed in memory, as they are written.
 
     The mode of a copy, 0444 or 0555, is that of its creation where the process's umask allows it.
@@ -44,28 +76,44 @@ def copy_small(source: str, target: str, trusted_device: int | None) -> Copied |
         `file_copy.copy_in` does it again, or says why not.
     """
     try:
-        reader = os.open(source, _READ)
+        reader = os.open(origin.prefix + name, _READ, dir_fd=origin.descriptor)
     except OSError:
         return None
     try:
         before = os.fstat(reader)
-        if before.st_mode & 0o170000 != 0o100000 or before.st_size > SMALL_BYTES:
+        size_bytes, mode = before.st_size, before.st_mode
+        if mode & 0o170000 != 0o100000 or size_bytes > SMALL_BYTES:
             return None
         is_steady = before.st_dev == trusted_device and is_rememberable(before, reader)
         # One byte more than there should be: the end shows without a second read.
-        data = os.read(reader, before.st_size + 1)
-        if len(data) != before.st_size:
+        data = os.read(reader, size_bytes + 1)
+        if len(data) != size_bytes:
             return None  # it grows, or is read in pieces
     except OSError:
         return None
     finally:
         os.close(reader)
-    is_executable = bool(before.st_mode & 0o100)
-    stored_look = _write(target, data, files.READ_ONLY_EXECUTABLE if is_executable else files.READ_ONLY)
-    if not stored_look:
+    is_executable = mode & 0o100 != 0
+    mode = files.READ_ONLY_EXECUTABLE if is_executable else files.READ_ONLY
+    try:
+        writer = os.open(place.prefix + name, _WRITE, mode, dir_fd=place.descriptor)
+    except OSError:
+        return None
+    try:
+        try:
+            if os.write(writer, data) != size_bytes:
+                raise OSError("no more room")
+            after = os.fstat(writer)
+            if after.st_mode & 0o777 != mode:
+                drive.set_mode(writer, mode)
+                after = os.fstat(writer)
+        finally:
+            os.close(writer)
+    except OSError:
+        files.remove_file(os.path.join(place.path, name))
         return None
     digest = f"{digests.ALGORITHM}:{hashlib.sha256(data).hexdigest()}"
-    return Copied(digest, len(data), is_executable, look_of(before) if is_steady else "", stored_look)
+    return Copied(digest, size_bytes, is_executable, look_of(before) if is_steady else "", look_of(after))
 
 
 def is_rememberable(status: os.stat_result, descriptor: int) -> bool:
@@ -77,30 +125,3 @@ def is_rememberable(status: os.stat_result, descriptor: int) -> bool:
     if time.time_ns() - max(status.st_ctime_ns, status.st_mtime_ns) < RACY_NS:
         return False
     return page_cache.is_clean(descriptor)
-
-
-def _write(target: str, data: bytes, mode: int) -> str:
-    """Creates a file. Returns its look, or '' when that failed: then there is none."""
-    try:
-        writer = os.open(target, _WRITE, mode)
-    except OSError:
-        return ""
-    try:
-        try:
-            if os.write(writer, data) != len(data):
-                raise OSError("no more room")
-            status = os.fstat(writer)
-            if status.st_mode & 0o777 != mode:
-                drive.set_mode(writer, mode)
-                status = os.fstat(writer)
-        finally:
-            os.close(writer)
-    except OSError:
-        files.remove_file(target)
-        return ""
-    return look_of(status)
-
-
-def copy_names(source: str, target: str, names: list[str], trusted_device: int | None) -> list[Copied | None]:
-    """`copy_small` of files of one folder into another, under their own names."""
-    return [copy_small(f"{source}{os.sep}{name}", f"{target}{os.sep}{name}", trusted_device) for name in names]

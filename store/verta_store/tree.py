@@ -15,7 +15,7 @@ from . import digest as digests
 from . import drive, files, trash
 from .errors import BadContent, CorruptObject, StoreWriteError
 from .leases import GONE, REFUSED
-from .manifest import Entry, parts_of, read_manifest, write_manifest
+from .manifest import Entry, parts_of, read_manifest
 from .objects import Objects, Ref, corrupt, missing
 from .source_memory import KnownFolder
 from .temporary import TemporaryFolder
@@ -188,7 +188,7 @@ class Trees:
             BadContent: something in the folder cannot be stored; the message names it.
             StoreWriteError: the file system refused; nothing is left behind.
         """
-        from .folder_copy import copy_folder  # noqa: PLC0415 - start-up time
+        from .folder_copy import copiers, copy_folder  # noqa: PLC0415 - start-up time
         from .portable_names import check_names  # noqa: PLC0415 - start-up time
 
         top = os.path.realpath(source)
@@ -197,18 +197,19 @@ class Trees:
         found = walk(top, with_looks=last is not None)
         if last and self._objects.memory.is_unchanged(top, found) and check() and self.keep(last.digest):
             return Ref("tree", *last)
-        paths = [folder.path for folder in found[1:]]
-        paths += [folder.below(name) for folder in found for name in (*folder.names, *folder.links)]
-        check_names(source, paths, is_case_sensitive=self._is_case_sensitive)
         temporary = self._temporary.new_name()
-        with files.writing("a folder", temporary):
-            drive.of(self._root).make_own_folder(temporary)
         try:
-            device = self._objects.memory.trusted_device(top)
-            copy = copy_folder(self._objects, self._root, found, temporary, device)
+            with copiers(self._root, found) as pool:
+                paths = [folder.path for folder in found[1:]]
+                paths += [folder.below(name) for folder in found for name in (*folder.names, *folder.links)]
+                check_names(source, paths, is_case_sensitive=self._is_case_sensitive)
+                with files.writing("a folder", temporary):
+                    drive.of(self._root).make_own_folder(temporary)
+                device = self._objects.memory.trusted_device(top)
+                copy = copy_folder(self._objects, self._root, found, temporary, device, pool)
             ref = self._publish(copy, temporary)
         except BaseException as error:
-            files.remove_folder(temporary)
+            files.remove_folder(temporary)  # nobody writes into it any more
             if isinstance(error, StoreWriteError) and error.errno == errno.EEXIST:
                 # Mounted otherwise here than where the store was made.
                 raise BadContent(
@@ -241,14 +242,13 @@ class Trees:
         return is_whole
 
     def _publish(self, copy: FolderCopy, temporary: str) -> Ref:
-        manifest = write_manifest(copy.entries)
-        digest = digests.digest_of_bytes(manifest)
+        digest = digests.digest_of_bytes(copy.manifest)
         target = self.path(digest)
         folder = os.path.dirname(target)
         with files.writing("a folder", target):
             self._objects.folders.make(folder)
             # The manifest first: a folder without one would be garbage that looks like a tree.
-            self._publish_manifest(digest, manifest)
+            self._publish_manifest(digest, copy.manifest)
             if os.path.lexists(target) and not self.is_whole(digest):
                 # A damaged tree makes way for the copy that we hold.
                 files.move_to_trash(target, self._root, os.path.basename(temporary))
@@ -257,12 +257,11 @@ class Trees:
             else:
                 files.remove_folder(temporary)
             if not os.path.lexists(self.manifest_path(digest)):  # a collection was about to take the tree
-                self._publish_manifest(digest, manifest)
+                self._publish_manifest(digest, copy.manifest)
             files.sync_folder(folder)
             for shard in {os.path.dirname(self._objects.path(one)) for one in copy.shared}:
                 files.sync_folder(shard)
-        size_bytes = sum(entry.size_bytes for entry in copy.entries)
-        return Ref("tree", digest, size_bytes, sum(not entry.is_folder for entry in copy.entries))
+        return Ref("tree", digest, copy.size_bytes, copy.file_count)
 
     def _publish_manifest(self, digest: str, manifest: bytes) -> None:
         path = self.manifest_path(digest)

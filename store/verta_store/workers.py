@@ -42,7 +42,9 @@ def worker_count() -> int:
 
 
 class Workers:
-    """Some worker processes, each driven by a thread of this one. To be used with `with`: at its end they are gone."""
+    """Some worker processes. To be used with `with`: started at its begin, so that they get ready beside what the
+    caller does until he has tasks, and gone at its end.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -51,6 +53,11 @@ class Workers:
         self._is_closed = False
 
     def __enter__(self) -> Workers:
+        try:
+            for _ in range(self._count):
+                self._processes.append(_start())
+        except OSError:
+            pass  # fewer, or none
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,6 +66,8 @@ class Workers:
             process.kill()
         for thread in self._threads:
             thread.join()
+        for process in self._processes:
+            _end(process)
 
     def do(self, tasks: Sequence[tuple[Key, list[Any]]]) -> Iterator[tuple[Key, Any]]:
         """Hands out (key, task), and yields (key, answer) as they are done; None for what nobody did, or was able to.
@@ -69,11 +78,11 @@ class Workers:
         done: queue.SimpleQueue[tuple[Key, Any] | None] = queue.SimpleQueue()
         for task in tasks:
             waiting.put(task)
-        driving = min(self._count, len(tasks))
-        for _ in range(driving):
-            thread = threading.Thread(target=self._drive, args=(waiting, done), daemon=True)
+        for process in self._processes:
+            thread = threading.Thread(target=self._drive, args=(process, waiting, done), daemon=True)
             self._threads.append(thread)
             thread.start()
+        driving = len(self._threads)
         left = len(tasks)
         while driving:
             result = done.get()
@@ -85,12 +94,11 @@ class Workers:
         for _ in range(left):  # no worker could be started, or none lives
             yield waiting.get()[0], None
 
-    def _drive(self, waiting: queue.SimpleQueue[Any], done: queue.SimpleQueue[Any]) -> None:
-        """Starts a worker and hands it tasks until there are none, or it fails."""
-        process = None
+    def _drive(
+        self, process: subprocess.Popen[bytes], waiting: queue.SimpleQueue[Any], done: queue.SimpleQueue[Any]
+    ) -> None:
+        """Hands tasks to a worker until there are none, or it fails."""
         try:
-            process = _start()
-            self._processes.append(process)
             while not self._is_closed:
                 try:
                     key, task = waiting.get_nowait()
@@ -99,23 +107,11 @@ class Workers:
                 answer = _ask(process, task)
                 if answer is None:
                     # It must be gone before somebody else does its work: two would write one file.
-                    process.kill()
-                    process.wait()
+                    _end(process)
                 done.put((key, answer))
                 if answer is None:
                     break
-        except OSError:
-            pass  # not started
         finally:
-            if process is not None:
-                process.kill()
-                process.wait()
-                for pipe in (process.stdin, process.stdout):
-                    assert pipe is not None
-                    try:
-                        pipe.close()
-                    except OSError:
-                        pass  # what was not sent to a dead worker
             done.put(None)
 
 
@@ -129,6 +125,17 @@ def _start() -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None, "pipes were asked for"
+        try:
+            pipe.close()
+        except OSError:
+            pass  # what was not sent to a dead worker
 
 
 def _ask(process: subprocess.Popen[bytes], task: list[Any]) -> Any:

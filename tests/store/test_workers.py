@@ -15,7 +15,7 @@ import pytest
 
 import verta_store
 from verta_store import Store, folder_copy, workers
-from verta_store.errors import StoreWriteError
+from verta_store.errors import BadContent, StoreWriteError
 from verta_store.fsck import verify
 
 ENGINE = Path(verta_store.__file__).parent
@@ -188,7 +188,8 @@ import threading
 threading.Thread(target=show, daemon=True).start()
 os.mkfifo(sys.argv[1])
 from verta_store import worker
-for _ in pool.do([(n, ["sleep", 60]) for n in range(2)]): pass
+with pool:
+    for _ in pool.do([(n, ["sleep", 60]) for n in range(2)]): pass
 """
     start = workers._START
     at = start.index("serve(int(")
@@ -260,6 +261,36 @@ def test_an_error_between_two_answers_ends_the_workers(folder: Path, tmp_path: P
         for _ in pool.do(tasks):
             raise KeyboardInterrupt
     assert pool._processes and all(process.poll() is not None for process in pool._processes)
+
+
+@pytest.mark.parametrize("failure", ["a name that cannot be stored", "no memory for the manifest"])
+def test_what_fails_beside_the_workers_ends_them_and_leaves_nothing_behind(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    real = workers._start
+
+    def start() -> subprocess.Popen[bytes]:
+        started.append(real())
+        return started[-1]
+
+    def refuse(*_: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(workers, "_start", start)
+    if failure.startswith("no memory"):
+        monkeypatch.setattr(folder_copy, "write_manifest", refuse)
+        with pytest.raises(MemoryError):
+            store.put_tree(folder)
+    else:
+        (folder / "part 0" / "no Unicode \udc80").write_bytes(b"")
+        with pytest.raises(BadContent, match="not valid Unicode"):
+            store.put_tree(folder)
+    assert len(started) == 2 and all(process.poll() is not None for process in started)
+    assert not [left for own in Path(store.root, "tmp").iterdir() for left in own.iterdir()]
+    monkeypatch.undo()
+    (folder / "part 0" / "no Unicode \udc80").unlink(missing_ok=True)
+    assert is_stored(store, store.put_tree(folder).digest, folder)
 
 
 @pytest.mark.parametrize("way", ["path file", "copy of the package elsewhere"])
