@@ -41,6 +41,17 @@ class Copied(NamedTuple):
     stored_look: str = ""  # of the copy
 
 
+class CopiedFiles(NamedTuple):
+    """Files of one folder, a list for each field of `Copied`: an object for each of 50,000 files would be dear."""
+
+    names: list[str]
+    digests: list[str]
+    sizes_bytes: list[int]
+    are_executable: list[bool]
+    source_looks: list[str]
+    stored_looks: list[str]
+
+
 @contextmanager
 def opened(path: str) -> Iterator[Place]:
     """A folder for `copy_small`. Raises OSError."""
@@ -54,13 +65,23 @@ def opened(path: str) -> Iterator[Place]:
         os.close(descriptor)
 
 
-def copy_names(source: str, target: str, names: list[str], trusted_device: int | None) -> list[Copied | None]:
-    """`copy_small` of files of one folder into another, under their own names."""
+def copy_names(source: str, target: str, names: list[str], trusted_device: int | None) -> CopiedFiles:
+    """`copy_small` of files of one folder into another, under their own names. Says which it has copied."""
+    done = CopiedFiles([], [], [], [], [], [])
     try:
         with opened(source) as origin, opened(target) as place:
-            return [copy_small(name, origin, place, trusted_device) for name in names]
-    except OSError:  # of opening one of the two
-        return [None] * len(names)
+            for name in names:
+                one = copy_small(name, origin, place, trusted_device)
+                if one is not None:
+                    done.names.append(name)
+                    done.digests.append(one[0])
+                    done.sizes_bytes.append(one[1])
+                    done.are_executable.append(one[2])
+                    done.source_looks.append(one[3])
+                    done.stored_looks.append(one[4])
+    except OSError:
+        pass  # one of the two folders could not be opened, or closed
+    return done
 
 
 def copy_small(name: str, origin: Place, place: Place, trusted_device: int | None) -> Copied | None:

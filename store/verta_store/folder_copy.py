@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import drive, files
-from .copying import Copied, copy_names
+from .copying import CopiedFiles, copy_names
 from .file_copy import copy_in
-from .manifest import Entry, path_below, write_manifest
+from .manifest import file_line, folder_line, join_lines, path_below
 from .objects import Objects
 from .walking import Folder, look_of, signature_of
 
@@ -28,8 +28,41 @@ _SYNC_EACH_UP_TO = 8
 WORKERS_FROM = 2000
 _TASK_FILES = 250
 
-# Of each folder that was walked through: name -> what became of the file.
-Copies = list[dict[str, Copied]]
+
+class _Part:
+    """What became of the files of one folder that was walked through, by name: see `Copied`.
+
+    A dict for each field: an object for each of 50,000 files costs half of what a process does beside its workers.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.digests: dict[str, str] = {}
+        self.sizes_bytes: dict[str, int] = {}
+        self.are_executable: dict[str, bool] = {}
+        self.source_looks: dict[str, str] = {}
+        self.stored_looks: dict[str, str] = {}
+
+    def take(self, copied: CopiedFiles) -> None:
+        """Notes what was copied."""
+        names = copied.names
+        self.digests.update(zip(names, copied.digests, strict=True))
+        self.sizes_bytes.update(zip(names, copied.sizes_bytes, strict=True))
+        self.are_executable.update(zip(names, copied.are_executable, strict=True))
+        self.source_looks.update(zip(names, copied.source_looks, strict=True))
+        self.stored_looks.update(zip(names, copied.stored_looks, strict=True))
+
+    def large_names(self) -> list[str]:
+        """Of the files that become links to blobs."""
+        return [
+            name
+            for name, size_bytes in self.sizes_bytes.items()
+            if size_bytes >= LINK_FROM_BYTES and not self.are_executable[name]
+        ]
+
+    def path_in(self, target: str, name: str) -> str:
+        """Where the copy of a file is."""
+        return path_below(target, self.folder.below(name))
 
 
 class FolderCopy(NamedTuple):
@@ -74,42 +107,46 @@ def copy_folder(
         path = path_below(target, folder.path)
         with files.writing("a folder", path):
             drive.of(root).make_own_folder(path)
+    parts = [_Part(folder) for folder in found]
     count = sum(len(folder.names) + len(folder.links) for folder in found)
     is_careful = drive.of(root).is_careful
-    copies = _copy_files(found, target, trusted_device, count, pool, is_careful=is_careful)
-    large = [
-        (one.digest, path_below(target, folder.below(name)))
-        for folder, done in zip(found, copies, strict=True)
-        for name, one in done.items()
-        if one.size_bytes >= LINK_FROM_BYTES and not one.is_executable
-    ]
-    description = _Beside(lambda: _describe(found, copies))
+    _copy_files(parts, target, trusted_device, count, pool, is_careful=is_careful)
+    large = [(part, name, part.path_in(target, name)) for part in parts for name in part.large_names()]
+    blobs = [(part.digests[name], path) for part, name, path in large]
+    description = _Beside(lambda: _describe(parts))
     with files.writing("a folder", target):
-        shared = _make_durable(objects, target, found, large, count, is_careful=is_careful)
+        shared = _make_durable(objects, target, found, blobs, count, is_careful=is_careful)
         copy = description.result()
-        if large:
-            _look_again(found, copies, target)
-    return copy._replace(stored_signature=_signature_of(found, copies), shared=shared) if large else copy
+        for part, name, path in large:  # links move the ctime
+            part.stored_looks[name] = look_of(os.lstat(path))
+    return copy._replace(stored_signature=_stored_signature(parts), shared=shared) if large else copy
 
 
-def _describe(found: list[Folder], copies: Copies) -> FolderCopy:
+def _describe(parts: list[_Part]) -> FolderCopy:
     """What is told of a copy, but for what becomes of its large files."""
-    entries = [Entry(folder.path, True) for folder in found[1:]]
-    source = []
-    for folder, done in zip(found, copies, strict=True):
-        entries += [
-            Entry(folder.below(name), False, one.is_executable, one.size_bytes, one.digest)
-            for name, one in done.items()
-        ]
-        source.append(folder._replace(looks=[done[name].source_look for name in folder.names]))
+    lines = {part.folder.path: folder_line(part.folder.path) for part in parts[1:]}
+    for part in parts:
+        prefix = part.folder.below("")
+        for name, digest in part.digests.items():
+            path = prefix + name
+            lines[path] = file_line(path, part.are_executable[name], part.sizes_bytes[name], digest)
     return FolderCopy(
-        write_manifest(entries),
-        sum(entry.size_bytes for entry in entries),
-        sum(map(len, copies)),
-        source,
-        _signature_of(found, copies),
+        join_lines(lines),
+        sum(sum(part.sizes_bytes.values()) for part in parts),
+        sum(len(part.digests) for part in parts),
+        [part.folder._replace(looks=list(map(part.source_looks.__getitem__, part.folder.names))) for part in parts],
+        _stored_signature(parts),
         set(),
     )
+
+
+def _stored_signature(parts: list[_Part]) -> str:
+    """What a walk through the copy would give, without one."""
+    folders = []
+    for part in parts:
+        names = sorted(part.stored_looks)
+        folders.append(Folder(part.folder.path, "", names, list(map(part.stored_looks.__getitem__, names)), {}))
+    return signature_of(folders)
 
 
 class _Beside:
@@ -138,58 +175,57 @@ class _Beside:
 
 
 def _copy_files(
-    found: list[Folder],
+    parts: list[_Part],
     target: str,
     trusted_device: int | None,
     count: int,
     pool: Workers | None,
     *,
     is_careful: bool,
-) -> Copies:
-    copies: Copies = [{} for _ in found]
-
-    def copy_one(number: int, name: str, origin: str) -> None:
-        copies[number][name] = copy_in(
-            origin,
-            path_below(target, found[number].below(name)),
-            is_executable=None,
-            sync=count <= _SYNC_EACH_UP_TO,
-            follow_links=False,
-            trusted_device=trusted_device,
-        )
-
+) -> None:
     if count > _SYNC_EACH_UP_TO and not is_careful:
-        for number, names, answer in _copy_small_files(found, target, trusted_device, pool):
-            for name, one in zip(names, answer or [None] * len(names), strict=True):
-                if one is not None:
-                    copies[number][name] = Copied(*one)
-                elif answer is None:  # of a worker that died: half a file may be there
-                    files.remove_file(path_below(target, found[number].below(name)))
-    for number, folder in enumerate(found):
-        for name in folder.names:
-            if name not in copies[number]:
-                copy_one(number, name, os.path.join(folder.origin, name))
-        for name, origin in folder.links.items():
-            copy_one(number, name, origin)
-    return copies
+        for part, names, answer in _copy_small_files(parts, target, trusted_device, pool):
+            if answer is not None:
+                part.take(CopiedFiles(*answer))
+                continue
+            for name in names:  # of a worker that died: half a file may be there
+                files.remove_file(part.path_in(target, name))
+    for part in parts:
+        folder = part.folder
+        left = [(name, os.path.join(folder.origin, name)) for name in folder.names if name not in part.digests]
+        for name, origin in (*left, *folder.links.items()):
+            one = copy_in(
+                origin,
+                part.path_in(target, name),
+                is_executable=None,
+                sync=count <= _SYNC_EACH_UP_TO,
+                follow_links=False,
+                trusted_device=trusted_device,
+            )
+            part.take(
+                CopiedFiles(
+                    [name], [one.digest], [one.size_bytes], [one.is_executable], [one.source_look], [one.stored_look]
+                )
+            )
 
 
 def _copy_small_files(
-    found: list[Folder], target: str, trusted_device: int | None, pool: Workers | None
-) -> Iterator[tuple[int, list[str], Any]]:
-    """Yields (number of the folder, names, what `copy_names` returned for them, or None when nobody did it)."""
-    tasks: list[tuple[tuple[int, list[str]], list[Any]]] = []
-    for number, folder in enumerate(found):
+    parts: list[_Part], target: str, trusted_device: int | None, pool: Workers | None
+) -> Iterator[tuple[_Part, list[str], Any]]:
+    """Yields (part, names, what `copy_names` returned for them, or None when nobody did it)."""
+    tasks: list[tuple[tuple[_Part, list[str]], list[Any]]] = []
+    for part in parts:
+        folder = part.folder
         path = path_below(target, folder.path)
         for begin in range(0, len(folder.names), _TASK_FILES):
             names = folder.names[begin : begin + _TASK_FILES]
-            tasks.append(((number, names), ["copy", folder.origin, path, names, trusted_device]))
+            tasks.append(((part, names), ["copy", folder.origin, path, names, trusted_device]))
     if pool is None:
-        for (number, names), (_, *arguments) in tasks:
-            yield number, names, copy_names(*arguments)
+        for (part, names), (_, *arguments) in tasks:
+            yield part, names, copy_names(*arguments)
         return
-    for (number, names), answer in pool.do(tasks):
-        yield number, names, answer
+    for (part, names), answer in pool.do(tasks):
+        yield part, names, answer
 
 
 def _make_durable(
@@ -235,21 +271,3 @@ def _sync_all(paths: list[str]) -> None:
             files.sync_file(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _look_again(found: list[Folder], copies: Copies, target: str) -> None:
-    """Takes in how the large files look now: they may have become links, and links move the ctime."""
-    for folder, done in zip(found, copies, strict=True):
-        for name, one in done.items():
-            if one.size_bytes >= LINK_FROM_BYTES:
-                look = look_of(os.lstat(path_below(target, folder.below(name))))
-                done[name] = one._replace(stored_look=look)
-
-
-def _signature_of(found: list[Folder], copies: Copies) -> str:
-    """What a walk through the copy would give, without one."""
-    folders = []
-    for folder, done in zip(found, copies, strict=True):
-        names = sorted(done)
-        folders.append(Folder(folder.path, "", names, [done[name].stored_look for name in names], {}))
-    return signature_of(folders)

@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import unicodedata
+from collections.abc import Iterable, Mapping
 from json.encoder import encode_basestring_ascii
 from typing import NamedTuple
 
@@ -27,20 +28,34 @@ class Entry(NamedTuple):
     digest: str = ""
 
     def line(self) -> str:
-        """The manifest's line: `kind mode size digest path`, the path as JSON text."""
-        kind = "dir" if self.is_folder else "file"
-        mode = "x" if self.is_executable else "-"
-        return f"{kind} {mode} {self.size_bytes} {self.digest or '-'} {encode_basestring_ascii(self.path)}"
+        """The entry as a manifest has it."""
+        if self.is_folder:
+            return folder_line(self.path)
+        return file_line(self.path, self.is_executable, self.size_bytes, self.digest)
 
 
-def write_manifest(entries: list[Entry]) -> bytes:
-    """The canonical bytes of a manifest: sorted by the NFC form of the path, one line an entry."""
-    ordered = sorted(entries, key=_sort_key)
-    return "\n".join((_HEADER, *(entry.line() for entry in ordered), "")).encode("ascii")
+def file_line(path: str, is_executable: bool, size_bytes: int, digest: str) -> str:
+    """The manifest's line of a file: `kind mode size digest path`, the path as JSON text."""
+    return f"file {'x' if is_executable else '-'} {size_bytes} {digest} {encode_basestring_ascii(path)}"
 
 
-def _sort_key(entry: Entry) -> tuple[bytes, str]:
-    path = entry.path
+def folder_line(path: str) -> str:
+    """The manifest's line of a folder."""
+    return f"dir - 0 - {encode_basestring_ascii(path)}"
+
+
+def write_manifest(entries: Iterable[Entry]) -> bytes:
+    """The canonical bytes of a manifest."""
+    return join_lines({entry.path: entry.line() for entry in entries})
+
+
+def join_lines(lines: Mapping[str, str]) -> bytes:
+    """The canonical bytes of a manifest, of path -> line: sorted by the NFC form of the path, one line an entry."""
+    ordered = sorted(lines) if "".join(lines).isascii() else sorted(lines, key=_sort_key)
+    return "\n".join((_HEADER, *(lines[path] for path in ordered), "")).encode("ascii")
+
+
+def _sort_key(path: str) -> tuple[bytes, str]:
     if path.isascii():
         return path.encode("ascii"), path
     return unicodedata.normalize("NFC", path).encode("utf-8", "surrogatepass"), path

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from verta_store import Ref, Store, files, folder_copy, tree
-from verta_store.copying import Copied, copy_names
+from verta_store.copying import Copied, CopiedFiles, copy_names
 from verta_store.errors import BadContent, CorruptObject, MissingObject, StoreError, StoreWriteError
 from verta_store.manifest import Entry, read_manifest, write_manifest
 
@@ -427,7 +427,7 @@ def test_a_file_that_becomes_a_link_while_the_folder_is_read_is_not_followed(
         swap()
         return real(origin, target, **more)
 
-    def swap_many(*arguments: Any) -> list[Copied | None]:
+    def swap_many(*arguments: Any) -> CopiedFiles:
         swap()
         return copy_names(*arguments)
 

@@ -279,7 +279,7 @@ def test_what_fails_beside_the_workers_ends_them_and_leaves_nothing_behind(
 
     monkeypatch.setattr(workers, "_start", start)
     if failure.startswith("no memory"):
-        monkeypatch.setattr(folder_copy, "write_manifest", refuse)
+        monkeypatch.setattr(folder_copy, "join_lines", refuse)
         with pytest.raises(MemoryError):
             store.put_tree(folder)
     else:
