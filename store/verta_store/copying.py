@@ -13,7 +13,7 @@ from . import digest as digests
 from . import drive, files, page_cache
 from .walking import look_of
 
-# Above this the kernel copies, and a second thread hashes what was copied: `file_copy.copy_in`.
+# Above this a second thread hashes what is copied: `file_copy.copy_in`.
 SMALL_BYTES = 1 << 20
 
 # A file that was changed less than this ago may change again within one tick of its clock (git's "racily clean" rule).

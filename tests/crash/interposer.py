@@ -40,7 +40,6 @@ CALLS: dict[str, str] = {
     "chmod": "EACCES",
     "fchmod": "EACCES",
     "utime": "EACCES EIO",
-    "copy_file_range": _WRITES,
     "sync_file_system": "ENOSPC EIO",
     "sql": "",
 }
@@ -284,12 +283,10 @@ class Interposer:
         real: Callable[..., Any],
     ) -> Callable[[], Any]:
         """The call, shortened to what a drive of this size still takes. Raises OSError when that is nothing."""
-        if name not in ("mkdir", "write", "copy_file_range"):
+        if name not in ("mkdir", "write"):
             return call
         free_bytes = (self._plan.at - self.used_blocks()) * BLOCK_BYTES
-        wanted = {"mkdir": lambda: 1, "write": lambda: len(arguments[1]), "copy_file_range": lambda: arguments[2]}[
-            name
-        ]()
+        wanted = 1 if name == "mkdir" else len(arguments[1])
         if name != "mkdir":
             free_bytes = max(0, free_bytes) + -self._real_stat(touched[-1]).st_size % BLOCK_BYTES
         if wanted <= free_bytes:
@@ -297,9 +294,7 @@ class Interposer:
         self.was_full = True
         if name == "mkdir" or free_bytes <= 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *touched[:1])
-        if name == "write":
-            return lambda: real(arguments[0], bytes(arguments[1])[:free_bytes])
-        return lambda: real(*arguments[:2], free_bytes, *arguments[3:])
+        return lambda: real(arguments[0], bytes(arguments[1])[:free_bytes])
 
     def _fits(self, name: str) -> bool:
         """Whether a call of this name is one that the plan is for."""

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from verta_store import Store, objects
+from verta_store import Store, file_copy, objects
 from verta_store.errors import BadContent, CorruptObject, MissingObject, StoreError, StoreWriteError
 
 MIB = 1 << 20
@@ -244,41 +245,65 @@ def test_a_sparse_file_and_a_proc_file_are_read_to_their_end(store: Store, tmp_p
     assert store.put_file("/proc/version").size_bytes == len(Path("/proc/version").read_bytes())
 
 
-@pytest.mark.parametrize("failure", [errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, 0])
-def test_a_file_system_without_kernel_copy_is_read_and_written(
+@pytest.mark.parametrize("failure", [errno.EXDEV, errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, 0])
+def test_a_file_is_cloned_where_the_file_system_can_and_else_read_and_written(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: int
 ) -> None:
-    """0: some FUSE and old kernels say that a file with content has none."""
+    """0: a file system that can; what stands in for it copies what is there, and somebody then changes the source."""
+    source = tmp_path / "source"
+    source.write_bytes(content(3 * MIB))
+    asked: list[int] = []
 
-    def copy_file_range(*_: int) -> int:
+    def ioctl(target: int, request: int, origin: int) -> int:
+        asked.append(request)
         if failure:
             raise OSError(failure, os.strerror(failure))
+        os.write(target, os.pread(origin, 4 * MIB, 0))
+        source.write_bytes(b"changed")
         return 0
 
-    monkeypatch.setattr(os, "copy_file_range", copy_file_range)
-    (tmp_path / "source").write_bytes(content(3 * MIB))
-    assert store.read_verified(store.put_file(tmp_path / "source").digest) == content(3 * MIB)
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    ref = store.put_file(source)
+    assert asked == [0x40049409], "FICLONE"
+    assert store.read_verified(ref.digest) == content(3 * MIB)
+    assert ref.size_bytes == 3 * MIB
 
 
-def test_a_platform_without_kernel_copy_and_positioned_reads_works_too(
+def test_a_platform_without_clones_and_positioned_reads_works_too(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("copy_file_range", "preadv", "readv", "fchmod"):
+    for name in ("preadv", "readv", "fchmod"):
         monkeypatch.delattr(os, name)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
     (tmp_path / "source").write_bytes(content(3 * MIB))
     assert store.read_verified(store.put_file(tmp_path / "source").digest) == content(3 * MIB)
 
 
-def test_a_failure_of_the_hashing_thread_is_one_sentence_and_leaves_nothing(
+@pytest.mark.parametrize("size_bytes", [MIB + 1, 2 * MIB, 20 * MIB, 20 * MIB + 12_345])
+def test_a_drive_that_takes_a_part_of_each_write_gets_all_of_a_large_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int
+) -> None:
+    (tmp_path / "source").write_bytes(content(size_bytes))
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, memoryview(data)[:100_000]))
+    ref = store.put_file(tmp_path / "source")
+    assert ref.size_bytes == size_bytes
+    assert store.read_verified(ref.digest) == content(size_bytes)
+
+
+def test_a_failure_of_the_hashing_thread_is_told_and_leaves_nothing(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "source").write_bytes(content(3 * MIB))
+    (tmp_path / "source").write_bytes(content(30 * MIB))
 
-    def preadv(*_: object) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    class Full:
+        def update(self, _: object) -> None:
+            raise MemoryError
 
-    monkeypatch.setattr(os, "preadv", preadv)
-    with pytest.raises(StoreWriteError, match="input/output error"):
+    store.put_bytes(b"the folders are there now")
+    monkeypatch.setattr(file_copy, "_clone", lambda *_: False)
+    monkeypatch.setattr(file_copy, "hashlib", SimpleNamespace(sha256=Full))
+    with pytest.raises(MemoryError):
         store.put_file(tmp_path / "source")
     assert not left_in_tmp(store)
 

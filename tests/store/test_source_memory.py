@@ -227,6 +227,7 @@ def test_a_file_of_the_same_size_is_not_hashed_in_vain(
 ) -> None:
     store.put_file(large)
     large.write_bytes(os.urandom(2 << 20))
+    monkeypatch.setattr("verta_store.file_copy._clone", lambda *_: False)  # a clone is hashed when it is made
     monkeypatch.setattr("verta_store.digest.digest_of_descriptor", lambda *_: pytest.fail("hashed before the copy"))
     assert store.put_file(large).size_bytes == 2 << 20
 
