@@ -13,7 +13,7 @@ from . import digest as digests
 from . import drive, files, page_cache
 from .walking import look_of
 
-# Above this a second thread hashes what is copied: `file_copy.copy_in`.
+# Above this `file_copy.copy_in` clones, or hashes in a second thread.
 SMALL_BYTES = 1 << 20
 
 # A file that was changed less than this ago may change again within one tick of its clock (git's "racily clean" rule).
@@ -21,6 +21,8 @@ RACY_NS = 2_000_000_000
 
 _READ = os.O_RDONLY | files.O_BINARY | files.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.O_BINARY | files.O_CLOEXEC
+# A FIFO that has taken the place of a folder is not waited for.
+_FOLDER = os.O_RDONLY | files.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Place(NamedTuple):
@@ -58,7 +60,7 @@ def opened(path: str) -> Iterator[Place]:
     if os.open not in os.supports_dir_fd:
         yield Place(path, f"{path}{os.sep}", None)
         return
-    descriptor = os.open(path, os.O_RDONLY | files.O_CLOEXEC)
+    descriptor = os.open(path, _FOLDER)
     try:
         yield Place(path, "", descriptor)
     finally:

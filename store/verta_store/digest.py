@@ -47,7 +47,7 @@ def digest_of_descriptor(descriptor: int) -> tuple[str, int]:
     size_bytes = 0
     os.lseek(descriptor, 0, os.SEEK_SET)
     while True:
-        count = os.readv(descriptor, [view]) if hasattr(os, "readv") else _read_into(descriptor, view)
+        count = read_into(descriptor, view)
         if not count:
             break
         state.update(view[:count])
@@ -66,7 +66,10 @@ def sample_of_file(path: str | os.PathLike[str]) -> str:
     return f"{size_bytes} {state.hexdigest()}"
 
 
-def _read_into(descriptor: int, view: memoryview) -> int:
+def read_into(descriptor: int, view: memoryview) -> int:
+    """Reads the next bytes of a file, as many as there is room for. Returns how many: 0 at its end. Raises OSError."""
+    if hasattr(os, "readv"):
+        return os.readv(descriptor, [view])
     data = os.read(descriptor, len(view))
     view[: len(data)] = data
     return len(data)

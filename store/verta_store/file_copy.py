@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import queue
+import sys
 import threading
 
 from . import digest as digests
@@ -19,6 +20,7 @@ from .errors import BadContent
 from .walking import look_of
 
 COPY_BYTES = 1 << 20
+
 # How far reading and writing may be ahead of hashing.
 _BUFFERS = 8
 
@@ -38,13 +40,14 @@ def copy_in(
     follow_links: bool = True,
     trusted_device: int | None = None,
 ) -> Copied:
-    """Copies a regular file into the store's file system and hashes the copy.
+    """Copies a regular file into the store's file system and hashes what it wrote.
 
     Of a device that may be trusted (see `source_memory`) the result tells how the source looked while it was read. The
     copy is executable if it is to be, with None if the source is.
 
     Raises:
         FileNotFoundError, PermissionError: the source cannot be opened.
+        OSError: the source cannot be read; `filename` names it.
         BadContent: the source is not a regular file (a device, FIFO or socket is not waited for), or is a link
             without `follow_links`.
         StoreWriteError: the copy could not be written.
@@ -74,12 +77,9 @@ def copy_in(
             writer = create_copy(target)
         try:
             if before.st_size <= SMALL_BYTES:
-                digest, size_bytes = _copy_at_once(reader, writer)
-            elif _clone(reader, writer):
-                with files.writing("an object", target):
-                    digest, size_bytes = digests.digest_of_descriptor(writer)
+                digest, size_bytes = _copy_at_once(reader, writer, source, target)
             else:
-                digest, size_bytes = _copy_and_hash(reader, writer, sync=sync)
+                digest, size_bytes = _copy_large(reader, writer, source, target, sync=sync)
             with files.writing("an object", target):
                 finish_copy(writer, is_executable=is_executable, sync=sync)
                 stored_look = look_of(os.fstat(writer))
@@ -106,75 +106,89 @@ def finish_copy(descriptor: int, *, is_executable: bool, sync: bool = True) -> N
         files.sync_file(descriptor)
 
 
-def _copy_at_once(reader: int, writer: int) -> tuple[str, int]:
+def _copy_at_once(reader: int, writer: int, source: str, target: str) -> tuple[str, int]:
     state = hashlib.sha256()
     size_bytes = 0
-    while data := os.read(reader, COPY_BYTES + 1):
-        with files.writing("an object"):
-            files.write_all(writer, data)
-        state.update(data)
-        size_bytes += len(data)
+    view = memoryview(bytearray(COPY_BYTES + 1))
+    while count := _read(reader, view, source):
+        with files.writing("an object", target):
+            files.write_all(writer, view[:count])
+        state.update(view[:count])
+        size_bytes += count
     return f"{digests.ALGORITHM}:{state.hexdigest()}", size_bytes
 
 
-def _copy_and_hash(reader: int, writer: int, *, sync: bool) -> tuple[str, int]:
+def _copy_large(reader: int, writer: int, source: str, target: str, *, sync: bool) -> tuple[str, int]:
+    with files.writing("an object", target):
+        if _clone(reader, writer):
+            return digests.digest_of_descriptor(writer)
+    return _copy_and_hash(reader, writer, source, target, sync=sync)
+
+
+def _copy_and_hash(reader: int, writer: int, source: str, target: str, *, sync: bool) -> tuple[str, int]:
     """Reads and writes a large file, while a second thread hashes the very bytes that are written."""
-    free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
-    written: queue.SimpleQueue[tuple[bytearray, int] | None] = queue.SimpleQueue()
+    free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+    written: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
     for _ in range(_BUFFERS):
-        free.put(bytearray(COPY_BYTES))
+        free.put(memoryview(bytearray(COPY_BYTES)))
     state = hashlib.sha256()
     failures: list[BaseException] = []
 
     def hash_behind() -> None:
         try:
             while (part := written.get()) is not None:
-                buffer, count = part
-                state.update(memoryview(buffer)[:count])
-                free.put(buffer)
+                state.update(part)
+                free.put(memoryview(part.obj))
         except BaseException as error:
             failures.append(error)
             free.put(None)
 
     hasher = threading.Thread(target=hash_behind, daemon=True)
-    hasher.start()
     size_bytes = 0
     write_back = files.WriteBack(writer)
     try:
-        with open(reader, "rb", buffering=0, closefd=False) as source:
-            while (buffer := free.get()) is not None:
-                count = source.readinto(buffer)
-                if not count:
-                    break
-                view = memoryview(buffer)[:count]
-                with files.writing("an object"):
-                    for at in range(0, count, _WRITE_BYTES):
-                        files.write_all(writer, view[at : at + _WRITE_BYTES])
-                size_bytes += count
-                written.put((buffer, count))
-                write_back.grown_to(size_bytes)
-        if sync:
-            with files.writing("an object"):
+        hasher.start()
+        while (view := free.get()) is not None and (count := _read(reader, view, source)):
+            with files.writing("an object", target):
+                for at in range(0, count, _WRITE_BYTES):
+                    files.write_all(writer, view[at : min(at + _WRITE_BYTES, count)])
+            size_bytes += count
+            written.put(view[:count])
+            write_back.grown_to(size_bytes)
+        if sync and not failures:
+            with files.writing("an object", target):
                 files.sync_file(writer)  # the device works while the last bytes are hashed
     finally:
         written.put(None)
-        hasher.join()
+        if hasher.ident is not None:
+            hasher.join()
     if failures:
         raise failures[0]
     return f"{digests.ALGORITHM}:{state.hexdigest()}", size_bytes
 
 
+def _read(reader: int, view: memoryview, source: str) -> int:
+    try:
+        return digests.read_into(reader, view)
+    except OSError as error:
+        raise OSError(error.errno, f"could not be read: {error.strerror}", source) from error
+
+
 def _clone(reader: int, writer: int) -> bool:
     """Makes an empty file share the blocks of another, in no time, where the file system can (Btrfs, XFS).
 
-    Returns whether it did.
+    Returns whether it did. Else the file is empty still: some file systems clone a part, or say so of less than all.
     """
-    try:
-        import fcntl  # noqa: PLC0415 - absent on Windows
-    except ImportError:
+    if sys.platform != "linux":
         return False
+    import fcntl  # noqa: PLC0415 - start-up time: only for large files
+
     try:
         fcntl.ioctl(writer, _FICLONE, reader)
+        is_whole = os.fstat(writer).st_size == os.fstat(reader).st_size
     except OSError:
-        return False
-    return True
+        is_whole = False
+    if not is_whole and os.fstat(writer).st_size:
+        os.ftruncate(writer, 0)
+        os.lseek(writer, 0, os.SEEK_SET)
+    return is_whole

@@ -78,12 +78,16 @@ class FolderCopy(NamedTuple):
 
 def copiers(root: str, found: list[Folder]) -> AbstractContextManager[Workers | None]:
     """Worker processes for `copy_folder`, ready soon after; none where the folder is small, or nobody can be one."""
-    if drive.of(root).is_careful or sum(len(folder.names) for folder in found) < WORKERS_FROM:
+    if drive.of(root).is_careful or _file_count(found) < WORKERS_FROM:
         return nullcontext()
     from . import workers  # noqa: PLC0415 - start-up time
 
     count = workers.worker_count()
     return workers.Workers(count) if count else nullcontext()
+
+
+def _file_count(found: list[Folder]) -> int:
+    return sum(len(folder.names) + len(folder.links) for folder in found)
 
 
 def copy_folder(
@@ -108,15 +112,16 @@ def copy_folder(
         with files.writing("a folder", path):
             drive.of(root).make_own_folder(path)
     parts = [_Part(folder) for folder in found]
-    count = sum(len(folder.names) + len(folder.links) for folder in found)
+    count = _file_count(found)
     is_careful = drive.of(root).is_careful
     _copy_files(parts, target, trusted_device, count, pool, is_careful=is_careful)
     large = [(part, name, part.path_in(target, name)) for part in parts for name in part.large_names()]
     blobs = [(part.digests[name], path) for part, name, path in large]
-    description = _Beside(lambda: _describe(parts))
+    # While the drive works; of a few files in less time than a thread takes.
+    description = _Beside(lambda: _describe(parts)) if count >= WORKERS_FROM else None
     with files.writing("a folder", target):
         shared = _make_durable(objects, target, found, blobs, count, is_careful=is_careful)
-        copy = description.result()
+        copy = description.result() if description is not None else _describe(parts)
         for part, name, path in large:  # links move the ctime
             part.stored_looks[name] = look_of(os.lstat(path))
     return copy._replace(stored_signature=_stored_signature(parts), shared=shared) if large else copy
@@ -150,14 +155,18 @@ def _stored_signature(parts: list[_Part]) -> str:
 
 
 class _Beside:
-    """Works something out in a thread of its own, while this one waits for the drive."""
+    """Works something out in a thread of its own, or at once where there is none to be had."""
 
     def __init__(self, work: Callable[[], FolderCopy]) -> None:
         self._work = work
         self._found: FolderCopy | None = None
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # at the end of the interpreter, or too many
+            self._thread = None
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -167,7 +176,8 @@ class _Beside:
 
     def result(self) -> FolderCopy:
         """What was found. Raises what the work raised."""
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         if self._found is None:
             assert self._failure is not None, "one of the two is there when it has ended"
             raise self._failure

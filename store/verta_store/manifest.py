@@ -31,7 +31,7 @@ class Entry(NamedTuple):
         """The entry as a manifest has it."""
         if self.is_folder:
             return folder_line(self.path)
-        return file_line(self.path, self.is_executable, self.size_bytes, self.digest)
+        return file_line(self.path, self.is_executable, self.size_bytes, self.digest or "-")
 
 
 def file_line(path: str, is_executable: bool, size_bytes: int, digest: str) -> str:

@@ -171,7 +171,7 @@ class Objects:
         return ref
 
     def put_file(self, source: str) -> Ref:
-        """Stores a copy of a file; durable when this returns. What is hashed is the copy, never the source.
+        """Stores a copy of a file; durable when this returns. What is hashed is what was written, never the source.
 
         Raises:
             FileNotFoundError, PermissionError: the source cannot be opened.

@@ -99,11 +99,11 @@ def encode(fields: Mapping[str, Any], *, is_flat: bool = False) -> str:
 
 
 def _encode_one(fields: Mapping[str, Any]) -> str:
-    """What `encode` makes of one number or text of a section, `{"s": section, "v": {key: value}}`, in a third of the
-    time; '' of anything else.
+    """What `encode` makes of one number or text of a section, `{"s": section, "v": {key: value}}` in this order, in a
+    third of the time; '' of anything else.
     """
-    values = fields.get("v")
-    if type(values) is not dict or len(values) != 1 or "s" not in fields:
+    section, values = fields.get("s"), fields.get("v")
+    if type(values) is not dict or len(values) != 1 or type(section) is not str:
         return ""
     ((key, value),) = values.items()
     if type(key) is not str:
@@ -115,7 +115,7 @@ def _encode_one(fields: Mapping[str, Any]) -> str:
         text = _quote(value)
     else:
         return ""
-    return f'{{"s":{_quote(fields["s"])},"v":{{{_quote(key)}:{text}}}}}'
+    return f'{{"s":{_quote(section)},"v":{{{_quote(key)}:{text}}}}}'
 
 
 def _holds_long_number(value: Any) -> bool:

@@ -42,77 +42,87 @@ def worker_count() -> int:
 
 
 class Workers:
-    """Some worker processes. To be used with `with`: started at its begin, so that they get ready beside what the
-    caller does until he has tasks, and gone at its end.
+    """Some worker processes, each driven by a thread of this one. To be used with `with`.
+
+    They are started at its begin, and get ready beside what the caller does until he has tasks; at its end they are
+    gone. The threads start them, because Ctrl-C interrupts the main thread only: never half of a start.
     """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._processes: list[subprocess.Popen[bytes]] = []
         self._threads: list[threading.Thread] = []
+        self._driving = 0  # how many of the threads have not said that they end
+        self._waiting: queue.SimpleQueue[tuple[Any, list[Any]] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Any, Any] | None] = queue.SimpleQueue()
         self._is_closed = False
 
     def __enter__(self) -> Workers:
         try:
             for _ in range(self._count):
-                self._processes.append(_start())
-        except OSError:
-            pass  # fewer, or none
+                thread = threading.Thread(target=self._drive, daemon=True)
+                thread.start()
+                self._threads.append(thread)
+                self._driving += 1
+        except RuntimeError:
+            pass  # no more threads: fewer workers, or none
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._is_closed = True
         for process in self._processes:
             process.kill()
+        for _thread in range(self._count):
+            self._waiting.put(None)
         for thread in self._threads:
             thread.join()
-        for process in self._processes:
-            _end(process)
 
     def do(self, tasks: Sequence[tuple[Key, list[Any]]]) -> Iterator[tuple[Key, Any]]:
         """Hands out (key, task), and yields (key, answer) as they are done; None for what nobody did, or was able to.
 
         A task is a list: the name of a function in `worker.TASKS` and its arguments, as JSON can say them.
         """
-        waiting: queue.SimpleQueue[tuple[Key, list[Any]]] = queue.SimpleQueue()
-        done: queue.SimpleQueue[tuple[Key, Any] | None] = queue.SimpleQueue()
         for task in tasks:
-            waiting.put(task)
-        for process in self._processes:
-            thread = threading.Thread(target=self._drive, args=(process, waiting, done), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        driving = len(self._threads)
+            self._waiting.put(task)
         left = len(tasks)
-        while driving:
-            result = done.get()
+        while left and self._driving:
+            result = self._done.get()
             if result is None:
-                driving -= 1
+                self._driving -= 1
                 continue
             left -= 1
             yield result
         for _ in range(left):  # no worker could be started, or none lives
-            yield waiting.get()[0], None
+            task_left = self._waiting.get_nowait()
+            assert task_left is not None, "only the end puts None"
+            yield task_left[0], None
 
-    def _drive(
-        self, process: subprocess.Popen[bytes], waiting: queue.SimpleQueue[Any], done: queue.SimpleQueue[Any]
-    ) -> None:
-        """Hands tasks to a worker until there are none, or it fails."""
+    def _drive(self) -> None:
+        """Starts a worker and hands it tasks until the end, or until it fails."""
+        process = None
         try:
-            while not self._is_closed:
+            process = _start()
+            self._processes.append(process)
+            while (task := self._waiting.get()) is not None and not self._is_closed:
+                answer = None
                 try:
-                    key, task = waiting.get_nowait()
-                except queue.Empty:
-                    break
-                answer = _ask(process, task)
-                if answer is None:
-                    # It must be gone before somebody else does its work: two would write one file.
-                    _end(process)
-                done.put((key, answer))
+                    answer = _ask(process, task[1])
+                finally:
+                    if answer is None:
+                        # It must be gone before somebody else does its work: two would write one file.
+                        _end(process)
+                    self._done.put((task[0], answer))
                 if answer is None:
                     break
+        except Exception:
+            pass  # not started, or no memory: the caller does the work himself
         finally:
-            done.put(None)
+            if process is not None:
+                _end(process)
+            self._done.put(None)
 
 
 def _start() -> subprocess.Popen[bytes]:

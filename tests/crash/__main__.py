@@ -22,6 +22,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="so many points at a time")
     parser.add_argument("--folder", type=Path, help="where the stores are made; a temporary folder by default")
     arguments = parser.parse_args()
+    if arguments.folder:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="crash-", dir=arguments.folder))
     try:
         results = full_sweep(folder, arguments.budget, arguments.seed, arguments.jobs)

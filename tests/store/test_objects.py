@@ -245,36 +245,83 @@ def test_a_sparse_file_and_a_proc_file_are_read_to_their_end(store: Store, tmp_p
     assert store.put_file("/proc/version").size_bytes == len(Path("/proc/version").read_bytes())
 
 
-@pytest.mark.parametrize("failure", [errno.EXDEV, errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, 0])
+@pytest.mark.parametrize("kind", ["whole", "refused", "short", "failed after a part"])
+@pytest.mark.parametrize("failure", [errno.EXDEV, errno.EIO])
 def test_a_file_is_cloned_where_the_file_system_can_and_else_read_and_written(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: int
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, failure: int
 ) -> None:
-    """0: a file system that can; what stands in for it copies what is there, and somebody then changes the source."""
+    """What stands in for such a file system copies what is there. Real ones have cloned a part and said nothing."""
     source = tmp_path / "source"
     source.write_bytes(content(3 * MIB))
     asked: list[int] = []
 
     def ioctl(target: int, request: int, origin: int) -> int:
         asked.append(request)
-        if failure:
+        if kind != "refused":
+            os.pwrite(target, os.pread(origin, 4 * MIB if kind == "whole" else 2 * MIB, 0), 0)
+        if kind == "failed after a part":
+            source.write_bytes(b"")
+            source.write_bytes(content(3 * MIB)[:MIB])
+        if kind in ("refused", "failed after a part"):
             raise OSError(failure, os.strerror(failure))
-        os.write(target, os.pread(origin, 4 * MIB, 0))
-        source.write_bytes(b"changed")
         return 0
 
     monkeypatch.setattr("fcntl.ioctl", ioctl)
     ref = store.put_file(source)
     assert asked == [0x40049409], "FICLONE"
-    assert store.read_verified(ref.digest) == content(3 * MIB)
-    assert ref.size_bytes == 3 * MIB
+    wanted = content(3 * MIB)[: MIB if kind == "failed after a part" else None]
+    assert store.read_verified(ref.digest) == wanted
+    assert ref.size_bytes == len(wanted)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EAGAIN])
+@pytest.mark.parametrize("size_bytes", [1000, 6 * MIB])
+def test_a_source_that_cannot_be_read_to_its_end_is_named_and_no_part_of_it_is_stored(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int, number: int
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(content(size_bytes))
+    store.put_bytes(b"the folders are there now")
+    real, reads = os.readv, []
+
+    def readv(descriptor: int, views: list[memoryview]) -> int:
+        reads.append(descriptor)
+        if len(reads) > 3 or size_bytes < MIB:
+            raise OSError(number, os.strerror(number))
+        return real(descriptor, views)
+
+    monkeypatch.setattr(file_copy, "_clone", lambda *_: False)
+    monkeypatch.setattr(os, "readv", readv)
+    with pytest.raises(OSError, match="could not be read") as caught:
+        store.put_file(source)
+    assert (caught.value.errno, caught.value.filename) == (number, str(source))
+    assert not left_in_tmp(store)
+
+
+@pytest.mark.parametrize("size_bytes", [1000, 6 * MIB])
+def test_a_refused_write_says_where(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int
+) -> None:
+    (tmp_path / "source").write_bytes(content(size_bytes))
+    store.put_bytes(b"the folders are there now")
+
+    def write(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(file_copy, "_clone", lambda *_: False)
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(StoreWriteError, match=store.root) as caught:
+        store.put_file(tmp_path / "source")
+    monkeypatch.undo()
+    assert caught.value.path and not left_in_tmp(store)
 
 
 def test_a_platform_without_clones_and_positioned_reads_works_too(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("preadv", "readv", "fchmod"):
+    for name in ("readv", "fchmod"):
         monkeypatch.delattr(os, name)
-    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setattr(file_copy, "_clone", lambda *_: False)
     (tmp_path / "source").write_bytes(content(3 * MIB))
     assert store.read_verified(store.put_file(tmp_path / "source").digest) == content(3 * MIB)
 
@@ -285,6 +332,7 @@ def test_a_drive_that_takes_a_part_of_each_write_gets_all_of_a_large_file(
 ) -> None:
     (tmp_path / "source").write_bytes(content(size_bytes))
     real = os.write
+    monkeypatch.setattr(file_copy, "_clone", lambda *_: False)
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, memoryview(data)[:100_000]))
     ref = store.put_file(tmp_path / "source")
     assert ref.size_bytes == size_bytes

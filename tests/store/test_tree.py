@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -102,6 +103,30 @@ def test_a_manifest_comes_back_and_does_not_depend_on_the_order(entries: list[En
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert write_manifest(shuffled) == data
     assert write_manifest(read_manifest(data)) == data
+
+
+def test_the_lines_of_a_manifest_stand_in_the_order_of_utf_8_in_the_nfc_form() -> None:
+    # By code points of what is written, `e` with an accent behind it stands before `f`; composed, behind `z`. An astral
+    # character stands behind U+FF5E in UTF-8, before it in UTF-16.
+    paths = ["a-b", "a/b", "a", "z", "e\u0301", "f", "\uff5e", "\U0001f600", "\xe8"]
+    lines = write_manifest([Entry(path, True) for path in paths]).decode("ascii").splitlines()[1:]
+    found = [json.loads(line.split(" ", 4)[4]) for line in lines]
+    assert found == ["a", "a-b", "a/b", "f", "z", "\xe8", "e\u0301", "\uff5e", "\U0001f600"]
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_a_tree_that_was_just_stored_is_known_to_be_whole(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """With sub-folders whose names sort otherwise than their paths, and files that become links to blobs."""
+    source = make(tmp_path / "source", {f"f{number}": str(number).encode() for number in range(count)})
+    for name in ("a-b", "a"):
+        make(source / name, {"large": name.encode() * LARGE, "z": b"", "link": b""})
+        (source / name / "link").unlink()
+        (source / name / "link").symlink_to("z")
+    ref = store.put_tree(source)
+    monkeypatch.setattr(tree.Trees, "entries", lambda *_: pytest.fail("it is looked at file by file"))
+    store.check("tree", ref.digest)
 
 
 def test_the_digest_of_a_tree_is_written_down_and_never_changes(store: Store, tmp_path: Path) -> None:

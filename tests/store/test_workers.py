@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -291,6 +292,82 @@ def test_what_fails_beside_the_workers_ends_them_and_leaves_nothing_behind(
     monkeypatch.undo()
     (folder / "part 0" / "no Unicode \udc80").unlink(missing_ok=True)
     assert is_stored(store, store.put_tree(folder).digest, folder)
+
+
+def test_one_pool_does_one_set_of_tasks_after_another(folder: Path, tmp_path: Path) -> None:
+    with workers.Workers(2) as pool:
+        for number in range(3):
+            target = tmp_path / f"to {number}"
+            target.mkdir()
+            names = sorted(os.listdir(folder / f"part {number}"))
+            tasks = [(name, ["copy", str(folder / f"part {number}"), str(target), [name], None]) for name in names]
+            assert sorted(name for name, answer in pool.do(tasks) if answer) == names
+    assert all(process.poll() is not None for process in pool._processes)
+
+
+def test_no_memory_for_a_task_leaves_the_work_to_the_caller(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr(workers, "_ask", refuse)
+    assert is_stored(store, store.put_tree(folder).digest, folder)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
+def test_where_no_second_thread_can_be_had_no_worker_is_left(
+    monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    started: list[threading.Thread] = []
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if started:
+            raise failure
+        started.append(thread)
+        real(thread)
+
+    pool = workers.Workers(2)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        if isinstance(failure, KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt):
+                pool.__enter__()
+        else:
+            with pool:
+                assert [answer for _, answer in pool.do([(0, ["hash", []])])] == [[]]
+    assert not started[0].is_alive()
+    assert all(process.poll() is not None for process in pool._processes)
+
+
+def test_a_folder_is_stored_where_no_thread_can_be_had(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the end of an interpreter of Python 3.12."""
+    (folder / "part 2" / "large").unlink()
+    (folder / "part 2" / "link").unlink()
+    store.put_bytes(b"the lease, and the thread that keeps it fresh, are there")
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        digest = store.put_tree(folder).digest
+    assert is_stored(store, digest, folder)
+
+
+def test_a_fifo_in_the_place_of_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "from")
+    (tmp_path / "to").mkdir()
+    code = (
+        "import sys; from verta_store.copying import copy_names; print(copy_names(*sys.argv[1:3], ['a'], None).names)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "from"), str(tmp_path / "to")]
+    environment = {**os.environ, "PYTHONPATH": str(ENGINE.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("way", ["path file", "copy of the package elsewhere"])
