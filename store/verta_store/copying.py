@@ -53,6 +53,15 @@ class CopiedFiles(NamedTuple):
     source_looks: list[str]
     stored_looks: list[str]
 
+    def add(self, name: str, one: Copied) -> None:
+        """Notes one more."""
+        self.names.append(name)
+        self.digests.append(one.digest)
+        self.sizes_bytes.append(one.size_bytes)
+        self.are_executable.append(one.is_executable)
+        self.source_looks.append(one.source_look)
+        self.stored_looks.append(one.stored_look)
+
 
 @contextmanager
 def opened(path: str) -> Iterator[Place]:
@@ -75,12 +84,7 @@ def copy_names(source: str, target: str, names: list[str], trusted_device: int |
             for name in names:
                 one = copy_small(name, origin, place, trusted_device)
                 if one is not None:
-                    done.names.append(name)
-                    done.digests.append(one[0])
-                    done.sizes_bytes.append(one[1])
-                    done.are_executable.append(one[2])
-                    done.source_looks.append(one[3])
-                    done.stored_looks.append(one[4])
+                    done.add(name, one)
     except OSError:
         pass  # one of the two folders could not be opened, or closed
     return done

@@ -120,7 +120,7 @@ def copy_folder(
     # While the drive works; of a few files in less time than a thread takes.
     description = _Beside(lambda: _describe(parts)) if count >= WORKERS_FROM else None
     with files.writing("a folder", target):
-        shared = _make_durable(objects, target, found, blobs, count, is_careful=is_careful)
+        shared = _make_durable(objects, target, parts, blobs, count, is_careful=is_careful)
         copy = description.result() if description is not None else _describe(parts)
         for part, name, path in large:  # links move the ctime
             part.stored_looks[name] = look_of(os.lstat(path))
@@ -203,6 +203,7 @@ def _copy_files(
     for part in parts:
         folder = part.folder
         left = [(name, os.path.join(folder.origin, name)) for name in folder.names if name not in part.digests]
+        late = CopiedFiles([], [], [], [], [], [])
         for name, origin in (*left, *folder.links.items()):
             one = copy_in(
                 origin,
@@ -212,11 +213,8 @@ def _copy_files(
                 follow_links=False,
                 trusted_device=trusted_device,
             )
-            part.take(
-                CopiedFiles(
-                    [name], [one.digest], [one.size_bytes], [one.is_executable], [one.source_look], [one.stored_look]
-                )
-            )
+            late.add(name, one)
+        part.take(late)
 
 
 def _copy_small_files(
@@ -239,7 +237,7 @@ def _copy_small_files(
 
 
 def _make_durable(
-    objects: Objects, target: str, found: list[Folder], large: list[tuple[str, str]], count: int, *, is_careful: bool
+    objects: Objects, target: str, parts: list[_Part], large: list[tuple[str, str]], count: int, *, is_careful: bool
 ) -> set[str]:
     """Syncs the copy, and makes blobs of its large files. Returns their digests."""
     shared: set[str] = set()
@@ -252,7 +250,7 @@ def _make_durable(
     is_barred = False
     if count > _SYNC_EACH_UP_TO:
         is_barred = not is_careful and files.sync_file_system(target)
-        paths = (path_below(target, one.below(name)) for one in found for name in (*one.names, *one.links))
+        paths = (part.path_in(target, name) for part in parts for name in part.digests)
         # syncfs(2) told of no errors before Linux 5.8: the sync of one file does.
         _sync_all([next(paths)] if is_barred else list(paths))
     # Only now: what has an object's name is taken for durable by every other writer.
@@ -260,8 +258,8 @@ def _make_durable(
         if objects.link_in(digest, path) or objects.link_over(digest, path):
             shared.add(digest)
     if not is_barred or unshared:
-        for folder in found:
-            files.sync_folder(path_below(target, folder.path))
+        for part in parts:
+            files.sync_folder(path_below(target, part.folder.path))
     return shared
 
 

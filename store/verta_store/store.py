@@ -146,9 +146,7 @@ class Store(ReadableStore):
         # `put_all` without what cannot be the case here: it is what a training loop calls.
         with self._lock:
             known = self._known_keys(entity, section)
-            for key in values:
-                if key in known:
-                    self._require_absent(entity, section, values, known)
+            self._require_absent(entity, section, values, known)
             time = self._append(records.PUT, entity, {"s": section, "v": values})
             for key in values:
                 known[key] = time
