@@ -84,6 +84,16 @@ def check_predict_timeout_s(timeout_s: object) -> float:
     return float(timeout_s)  # type: ignore[arg-type]
 
 
+def new_token() -> str:
+    """A random token of 256 bits, 43 characters. None begins with a dash: `--token` would take it for an option."""
+    import secrets  # noqa: PLC0415 - start-up time, and only where a token is made
+
+    while True:
+        made = secrets.token_urlsafe(32)
+        if not made.startswith("-"):
+            return made
+
+
 def check_token(token: object, no_token: bool = False) -> str | None:
     """The token, if a header can carry it; None for none. Raises: ValueError; the token is never in its message."""
     if token is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from verta_local import Client, config, trust
+from verta_local.cli.parser import parse
 from verta_local.deployment import local
 
 _BOB = """
@@ -203,6 +205,17 @@ def test_a_token_is_rotated_with_a_time_of_grace(server: Any, tools: Any) -> Non
     assert server.predict(1, Access_Token="new-token").status == 200
     endpoint.change_token("third-token")
     assert [server.predict(1, Access_Token=t).status for t in ("new-token", "third-token")] == [401, 200]
+
+
+def test_a_token_that_is_made_here_can_follow_its_option(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = iter(["-looks-like-an-option", "--this-too", "good", "another"])
+    monkeypatch.setattr(secrets, "token_urlsafe", lambda size_bytes: next(made))
+    assert server.deploy("Echo", no_token=False).token == "good"
+    arguments = ["predict", "http://127.0.0.1:1/api", "1", "--token"]
+    assert parse([*arguments, "good"]).token == "good"
+    assert parse([*arguments[:-1], "--token=-from-elsewhere"]).token == "-from-elsewhere"
+    with pytest.raises(SystemExit):  # so one may not be made
+        parse([*arguments, "-looks-like-an-option"])
 
 
 def test_the_command_line_rotates_a_token_and_the_next_deployment_has_the_new_one(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def make_parser(only: str = "") -> argparse.ArgumentParser:
     )
     predict.add_argument("run_name", metavar="RUN", help="a run whose model is deployed, or the URL of a served model")
     predict.add_argument("data", nargs="?", default="-", help="the input as JSON; without it standard input")
-    predict.add_argument("--token", default=None, help="the token, with a URL")
+    predict.add_argument("--token", default=None, help="the token, with a URL (--token=TOKEN if it begins with a dash)")
 
     deploy = add("deploy", serving.deploy, "serve a run's model in the background", "verta-local deploy RUN")
     deploy.add_argument("run_name", metavar="RUN")

@@ -287,9 +287,8 @@ def _served_id(store: Store, word: str) -> str:
 
 def token(options: argparse.Namespace) -> int:
     """`verta-local token RUN [--rotate [--grace TIME]]`"""
-    import secrets  # noqa: PLC0415 - only here
-
     from ..deployment import local  # noqa: PLC0415 - start-up time
+    from ..deployment_settings import new_token  # noqa: PLC0415 - start-up time
 
     run = run_of(options)
     found = run.get_deployment_status()
@@ -298,7 +297,7 @@ def token(options: argparse.Namespace) -> int:
     if not options.rotate:
         print(found["token"] or "(none)")
         return 0
-    made = secrets.token_urlsafe(32)
+    made = new_token()
     spec = {"store_id": run._store.id, "run_id": run.id, "project_id": run._project_id()}
     route = str(found["route"])
     path = route[len(spec["project_id"]) + 1 :] if route.startswith(f"{spec['project_id']}/") else None

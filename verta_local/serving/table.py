@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from verta_local.deployment_settings import check_canary, check_token
+from verta_local.deployment_settings import check_canary, check_token, new_token
 from verta_local.serving.endpoint import ERROR, STOPPED, Endpoint
 from verta_local.serving.launch import Launcher
 from verta_local.serving.process import Program
@@ -110,8 +109,7 @@ class EndpointTable:
                     before.route = route
                     endpoint = self._endpoints[route] = before
                 if endpoint is None:
-                    made = secrets.token_urlsafe(32)
-                    endpoint = Endpoint(route, program, made, self._log_folder, self._launcher)
+                    endpoint = Endpoint(route, program, new_token(), self._log_folder, self._launcher)
                     self._endpoints[route] = endpoint
                 moved = before if before is not None and before is not endpoint else None
                 moved_canary = moved is not None and moved.program.identity != program.identity
