@@ -17,7 +17,7 @@ from . import digest as digests
 from . import drive, files
 from .copying import SMALL_BYTES, Copied, is_rememberable
 from .errors import BadContent
-from .walking import look_of
+from .walking import NO_LOOK, look_of
 
 COPY_BYTES = 1 << 20
 
@@ -90,7 +90,7 @@ def copy_in(
         os.close(writer)
     finally:
         os.close(reader)
-    return Copied(digest, size_bytes, is_executable, look_of(before) if is_steady else "", stored_look)
+    return Copied(digest, size_bytes, is_executable, look_of(before) if is_steady else NO_LOOK, stored_look)
 
 
 def create_copy(path: str) -> int:

@@ -69,5 +69,5 @@ def hash_many(paths: list[str]) -> Iterator[tuple[str, tuple[str, int]]]:
     count = workers.worker_count() if len(paths) >= WORKERS_FROM else 0
     with workers.Workers(count) as pool:
         for part, answer in pool.do(tasks):
-            found = hash_files(part) if answer is None else answer
+            found = hash_files(part) if answer is None else answer.data
             yield from ((path, (one[0], one[1])) for path, one in zip(part, found, strict=True))

@@ -19,7 +19,7 @@ from .leases import FRESH, GONE, REFUSED
 from .source_memory import SourceMemory
 from .temporary import TemporaryFolder
 from .verified import VerifiedCache, signature_of
-from .walking import look_of
+from .walking import NO_LOOK, look_of
 
 Result = TypeVar("Result")
 
@@ -213,7 +213,7 @@ class Objects:
             return None
         with files.writing("an object", self._top):
             self._make_name_durable(digest)
-        self.memory.remember_file(path, look_of(before) if is_steady else "", device, digest)
+        self.memory.remember_file(path, look_of(before) if is_steady else NO_LOOK, device, digest)
         return Ref("blob", digest, size_bytes)
 
     def is_kept(self, digest: str) -> bool:

@@ -9,10 +9,11 @@ import warnings
 from .errors import BadContent
 
 _WINDOWS_NAMES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in "123456789")}
-# In paths, one a line: all that is no legal name on Windows, and a little that is.
-_DOUBTFUL = re.compile(
-    r"""[<>:"\\|?*\x00-\x09\x0b-\x1f]|[. ](?:/|$)|(?:^|/)(?:con|prn|aux|nul|com.|lpt.)(?:[./]|$)""", re.I | re.M
-)
+_ILLEGAL = b'<>:"\\|?*' + bytes(range(ord(" ")))
+# In paths in small letters, each after a line end and the last before one: all that is no legal name on Windows but for
+# the characters, and a little that is. Two patterns and not one, which takes twice the time.
+_DOUBTFUL_END = re.compile(rb"[. ][/\n]")
+_DOUBTFUL_NAME = re.compile(rb"[/\n](?:con|prn|aux|nul|com.|lpt.)[./\n]")
 
 
 def check_names(source: str, paths: list[str], *, is_case_sensitive: bool) -> None:
@@ -61,7 +62,13 @@ def check_names(source: str, paths: list[str], *, is_case_sensitive: bool) -> No
 
 def _are_plain(paths: list[str]) -> bool:
     """Whether nothing can be wrong with any of the paths: what holds for nearly all folders, looked at in one go."""
-    text = "\n".join(paths)
-    if not text.isascii() or _DOUBTFUL.search(text):
+    text = "\n".join(("", *paths, ""))
+    if not text.isascii():
         return False
-    return len(set(text.lower().split("\n"))) == len(paths)
+    lines = text.lower().encode("ascii")
+    # Illegal too are the line ends, of which there are so many if no name has one.
+    if len(lines) - len(lines.translate(None, _ILLEGAL)) != len(paths) + 1:
+        return False
+    if _DOUBTFUL_END.search(lines) or _DOUBTFUL_NAME.search(lines):
+        return False
+    return len(set(lines.split(b"\n"))) == len(paths) + 1

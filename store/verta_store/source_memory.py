@@ -21,7 +21,7 @@ import os
 from typing import NamedTuple
 
 from .local_cache import LocalCache
-from .walking import Folder, look_of, signature_of
+from .walking import NO_LOOK, Folder, look_of, signature_of
 
 # File systems that move mtime and ctime at the first store to a clean page.
 _TRUSTED = {"ext2", "ext3", "ext4", "xfs", "btrfs"}
@@ -68,12 +68,12 @@ class SourceMemory(LocalCache):
             return ""
         status = os.stat(path)
         signature, digest = rows[0]
-        return str(digest) if signature == f"{look_of(status)} {status.st_dev}" else ""
+        return str(digest) if signature == f"{look_of(status).hex()} {status.st_dev}" else ""
 
-    def remember_file(self, path: str, look: str, device: int | None, digest: str) -> None:
-        """Notes a file that was read; `look` is '' when it must not be (`copying.is_rememberable`)."""
-        if look and device is not None:
-            self._remember(path, f"{look} {device}", digest)
+    def remember_file(self, path: str, look: bytes, device: int | None, digest: str) -> None:
+        """Notes a file that was read; `look` is `NO_LOOK` when it must not be (see `copying.is_rememberable`)."""
+        if look != NO_LOOK and device is not None:
+            self._remember(path, f"{look.hex()} {device}", digest)
 
     def twin(self, sample: str) -> str:
         """The digest of a stored blob with this sample (`digest.sample_of_file`), or ''. It may be no twin."""
@@ -95,20 +95,19 @@ class SourceMemory(LocalCache):
 
     def is_unchanged(self, path: str, found: list[Folder]) -> bool:
         """Whether a folder is as it was when it was remembered, by a walk with the looks of all files."""
-        signature = self._folder_signature(path, found)
+        signature = self._signature_here(path, signature_of(found))
         rows = self.rows("SELECT signature FROM sources WHERE path = ?", (_key(path),))
         return bool(signature) and rows == [(signature,)]
 
-    def remember_folder(self, path: str, found: list[Folder], tree: KnownFolder) -> None:
-        """Notes a folder that was read; the looks are those of the reading, each '' when it must not be trusted."""
-        signature = self._folder_signature(path, found)
+    def remember_folder(self, path: str, signature: str, tree: KnownFolder) -> None:
+        """Notes a folder that was read; the signature is that of the looks while it was, '' when it must not be."""
+        signature = self._signature_here(path, signature)
         if signature:
             self._remember(_key(path), signature, f"{tree.digest} {tree.size_bytes} {tree.file_count}")
 
-    def _folder_signature(self, path: str, found: list[Folder]) -> str:
-        device = self.trusted_device(path)
-        signature = signature_of(found) if device is not None else ""
-        return signature and f"{signature} {device}"
+    def _signature_here(self, path: str, signature: str) -> str:
+        device = self.trusted_device(path) if signature else None
+        return f"{signature} {device}" if device is not None else ""
 
     def _remember(self, path: str, signature: str, digest: str) -> None:
         self.write("INSERT OR REPLACE INTO sources VALUES (?, ?, ?)", [(path, signature, digest)])

@@ -20,7 +20,7 @@ from .objects import Objects, Ref, corrupt, missing
 from .source_memory import KnownFolder
 from .temporary import TemporaryFolder
 from .verified import VerifiedCache
-from .walking import plain_signature, walk
+from .walking import Folder, each_folder, plain_signature
 
 if TYPE_CHECKING:
     from .folder_copy import FolderCopy
@@ -122,18 +122,19 @@ class Trees:
         if not self._verified.has(_walk_key(self.path(digest))):
             self.check(digest)
             return lambda: None
-        answers: list[str | None] = []
+        answers: list[str] = []
 
         def look() -> None:
             with workers.Workers(min(1, workers.worker_count())) as pool:
-                answers.extend(answer for _, answer in pool.do([(digest, ["look", self.path(digest)])]))
+                asked = pool.do([(digest, ["look", self.path(digest)])])
+                answers.extend(answer.data for _, answer in asked if answer is not None)
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
 
         def finish() -> None:
             thread.join()
-            self._require_whole(digest, (answers and answers[0]) or "")
+            self._require_whole(digest, answers[0] if answers else "")
 
         return finish
 
@@ -188,28 +189,32 @@ class Trees:
             BadContent: something in the folder cannot be stored; the message names it.
             StoreWriteError: the file system refused; nothing is left behind.
         """
-        from .folder_copy import copiers, copy_folder  # noqa: PLC0415 - start-up time
+        from .folder_copy import Copiers, copy_folder  # noqa: PLC0415 - start-up time
         from .portable_names import check_names  # noqa: PLC0415 - start-up time
 
         top = os.path.realpath(source)
         last = self._objects.memory.last_tree(top)
         check = self._begin_check_of(last)
-        found = walk(top, with_looks=last is not None)
-        if last and self._objects.memory.is_unchanged(top, found) and check() and self.keep(last.digest):
-            return Ref("tree", *last)
-        temporary = self._temporary.new_name()
+        temporary = ""
         try:
-            with copiers(self._root, found) as pool:
-                paths = [folder.path for folder in found[1:]]
-                paths += [folder.below(name) for folder in found for name in (*folder.names, *folder.links)]
-                check_names(source, paths, is_case_sensitive=self._is_case_sensitive)
+            with Copiers(self._root) as copiers:
+                found = []
+                for folder in each_folder(top, with_looks=last is not None):
+                    found.append(folder)
+                    copiers.expect(0 if last else len(folder.names))
+                if last and self._objects.memory.is_unchanged(top, found) and check() and self.keep(last.digest):
+                    return Ref("tree", *last)
+                copiers.expect(sum(len(folder.names) for folder in found) if last else 0)
+                check_names(source, _paths_of(found), is_case_sensitive=self._is_case_sensitive)
+                temporary = self._temporary.new_name()
                 with files.writing("a folder", temporary):
                     drive.of(self._root).make_own_folder(temporary)
                 device = self._objects.memory.trusted_device(top)
-                copy = copy_folder(self._objects, self._root, found, temporary, device, pool)
+                copy = copy_folder(self._objects, self._root, found, temporary, device, copiers.pool)
             ref = self._publish(copy, temporary)
         except BaseException as error:
-            files.remove_folder(temporary)  # nobody writes into it any more
+            if temporary:
+                files.remove_folder(temporary)  # nobody writes into it any more
             if isinstance(error, StoreWriteError) and error.errno == errno.EEXIST:
                 # Mounted otherwise here than where the store was made.
                 raise BadContent(
@@ -218,7 +223,8 @@ class Trees:
                     path=source,
                 ) from error
             raise
-        self._objects.memory.remember_folder(top, copy.source, KnownFolder(ref.digest, ref.size_bytes, ref.file_count))
+        known = KnownFolder(ref.digest, ref.size_bytes, ref.file_count)
+        self._objects.memory.remember_folder(top, copy.source_signature, known)
         return ref
 
     def _begin_check_of(self, tree: KnownFolder | None) -> Callable[[], bool]:
@@ -242,7 +248,7 @@ class Trees:
         return is_whole
 
     def _publish(self, copy: FolderCopy, temporary: str) -> Ref:
-        digest = digests.digest_of_bytes(copy.manifest)
+        digest = copy.digest
         target = self.path(digest)
         folder = os.path.dirname(target)
         with files.writing("a folder", target):
@@ -309,6 +315,16 @@ class Trees:
         if digests.digest_of_bytes(data) != digest:
             raise corrupt(digest, path)
         return read_manifest(data)
+
+
+def _paths_of(found: list[Folder]) -> list[str]:
+    """Of all that a walk has found, below its top."""
+    paths = [folder.path for folder in found[1:]]
+    for folder in found:
+        prefix = folder.below("")
+        paths += [prefix + name for name in folder.names]
+        paths += [prefix + name for name in folder.links]
+    return paths
 
 
 def _walk_key(top: str) -> str:

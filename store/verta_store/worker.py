@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import json
 import os
 import signal
 import sys
@@ -13,9 +12,23 @@ from typing import Any
 
 from .copying import copy_names
 from .hashing import hash_files
+from .messages import Message, receive, send
 from .walking import plain_signature
 
-TASKS: dict[str, Callable[..., Any]] = {"copy": copy_names, "hash": hash_files, "look": plain_signature}
+
+def _copy(*arguments: Any) -> Message:
+    return copy_names(*arguments).packed()
+
+
+def _hash(paths: list[str]) -> Message:
+    return Message(hash_files(paths))
+
+
+def _look(folder: str) -> Message:
+    return Message(plain_signature(folder))
+
+
+TASKS: dict[str, Callable[..., Message]] = {"copy": _copy, "hash": _hash, "look": _look}
 
 
 def serve(parent: int) -> None:
@@ -24,11 +37,9 @@ def serve(parent: int) -> None:
     os.umask(0)  # so that a file has its mode from its creation on
     if hasattr(os, "getppid"):
         _thread.start_new_thread(_end_with, (parent,))
-    for line in sys.stdin.buffer:
-        name, *arguments = json.loads(line)
-        answer = TASKS[name](*arguments)
-        sys.stdout.buffer.write(json.dumps(answer).encode("ascii") + b"\n")
-        sys.stdout.buffer.flush()
+    while message := receive(sys.stdin.buffer):
+        name, *arguments = message.data
+        send(sys.stdout.buffer, TASKS[name](*arguments))
 
 
 def _end_with(parent: int) -> None:

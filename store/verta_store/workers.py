@@ -1,13 +1,12 @@
 """Plain worker processes for folders of thousands of files: never a fork of the user's process.
 
 A worker is a Python of its own that imports three small modules of this package by their folder, so that it works from
-a wheel, an editable install and a path file alike, and starts in 20 ms. It is fed lines of JSON over a pipe and answers
-with such lines. It ends with that pipe, or with its parent. Whatever happens to it, the caller does the work himself.
+a wheel, an editable install and a path file alike, and starts in 20 ms. It is fed tasks over a pipe and answers each.
+It ends with that pipe, or with its parent. Whatever happens to it, the caller does the work himself.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import subprocess
@@ -15,6 +14,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
+
+from .messages import Message, receive, send
 
 Key = TypeVar("Key")
 
@@ -54,7 +55,7 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._driving = 0  # how many of the threads have not said that they end
         self._waiting: queue.SimpleQueue[tuple[Any, list[Any]] | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[Any, Any] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Any, Message | None] | None] = queue.SimpleQueue()
         self._is_closed = False
 
     def __enter__(self) -> Workers:
@@ -80,10 +81,10 @@ class Workers:
         for thread in self._threads:
             thread.join()
 
-    def do(self, tasks: Sequence[tuple[Key, list[Any]]]) -> Iterator[tuple[Key, Any]]:
+    def do(self, tasks: Sequence[tuple[Key, list[Any]]]) -> Iterator[tuple[Key, Message | None]]:
         """Hands out (key, task), and yields (key, answer) as they are done; None for what nobody did, or was able to.
 
-        A task is a list: the name of a function in `worker.TASKS` and its arguments, as JSON can say them.
+        A task is a list: the name of a function in `worker.TASKS` and its arguments, plain data.
         """
         for task in tasks:
             self._waiting.put(task)
@@ -148,11 +149,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             pass  # what was not sent to a dead worker
 
 
-def _ask(process: subprocess.Popen[bytes], task: list[Any]) -> Any:
+def _ask(process: subprocess.Popen[bytes], task: list[Any]) -> Message | None:
     assert process.stdin is not None and process.stdout is not None, "pipes were asked for"
     try:
-        process.stdin.write(json.dumps(task).encode("ascii") + b"\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
-    except (OSError, ValueError):  # an empty line, at its end, is no JSON
+        send(process.stdin, Message(task))
+        return receive(process.stdout)
+    except (OSError, ValueError, TypeError):  # it has ended, or has printed something else
         return None

@@ -18,7 +18,7 @@ ENGINE = [
     {"writers"},
     {"authors", "collected", "columns", "damages", "digest", "drive", "files", "index_tables", "listing",
      "local_cache", "names", "probe", "query", "records", "sealed_journals", "series", "termination"},
-    {"copying", "file_copy", "hashing", "manifest", "page_cache", "portable_names", "walking", "worker", "workers"},
+    {"copying", "file_copy", "hashing", "manifest", "messages", "page_cache", "portable_names", "walking", "worker", "workers"},
     {"archive", "batches", "catching_up", "claims", "description", "index", "index_file", "ingest", "journal",
      "journal_damage",
      "leases", "objects", "packing", "packs", "roots", "selection", "source_memory", "temporary", "trash", "turn",

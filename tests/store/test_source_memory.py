@@ -51,7 +51,13 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     watch(objects, "copy_in")
     watch(folder_copy, "copy_in")
-    watch(copying, "copy_small")
+    many = folder_copy.copy_names
+
+    def noted_many(source: str, target: str, names: list[str], device: int | None) -> copying.CopiedFiles:
+        read.extend(os.path.join(source, name) for name in names)
+        return many(source, target, names, device)
+
+    monkeypatch.setattr(folder_copy, "copy_names", noted_many)
     return read
 
 

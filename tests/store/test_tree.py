@@ -11,17 +11,20 @@ import socket
 import stat
 import threading
 import unicodedata
+import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from verta_store import Ref, Store, files, folder_copy, tree
+from verta_store import Ref, Store, files, folder_copy, portable_names, tree
 from verta_store.copying import Copied, CopiedFiles, copy_names
 from verta_store.errors import BadContent, CorruptObject, MissingObject, StoreError, StoreWriteError
 from verta_store.manifest import Entry, read_manifest, write_manifest
+from verta_store.portable_names import check_names
 
 LARGE = folder_copy.LINK_FROM_BYTES
 # A file system's name: any bytes but NUL and the slash, at most 255 of them; here: any Unicode.
@@ -279,6 +282,20 @@ def test_names_that_another_system_takes_for_one_are_stored_with_a_warning(
     with pytest.warns(UserWarning, match="differ only in case or accents"):
         ref = store.put_tree(source)
     assert look(store.path_of("tree", ref.digest, "")) == look(source)
+
+
+@given(st.lists(st.text("aA.b /\n\\ cCoOnN", min_size=1, max_size=6).map("x/".__add__), unique=True, max_size=4))
+@example(["a\nb", "a"])  # two different lines, and two paths
+def test_a_look_at_all_names_in_one_go_misses_no_doubtful_one(paths: list[str]) -> None:
+    def problems() -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            check_names("source", paths, is_case_sensitive=True)
+        return [str(warning.message) for warning in caught]
+
+    quickly = problems()
+    with mock.patch.object(portable_names, "_are_plain", lambda _: False):
+        assert quickly == problems()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from verta_store import walking
-from verta_store.walking import Folder, signature_of, walk
+from verta_store.walking import NO_LOOK, Folder, signature_of, walk
 
 
 @pytest.fixture
@@ -90,10 +90,14 @@ def test_reading_and_what_lies_beside_the_folder_change_nothing(folder: Path) ->
 
 def test_names_cannot_be_told_as_looks_nor_one_folder_as_two() -> None:
     """What is joined into one text stays apart: a name is never empty and has no NUL."""
-    look = "ab" * 36
+    look = b"ab" * 18
     walks = [
         [Folder("", "", ["a", "b"], [look, look], {})],
-        [Folder("", "", ["a"], [look], {"b": look})],
+        [Folder("", "", ["a"], [look], {"b": look.decode()})],
+        [Folder("", "", [], [], {"\n": "\n"})],
+        [Folder("", "", [], [], {"\n": ""}), Folder("\n", "", [], [], {})],
+        [Folder("", "", ["0"], [look], {"1": "b"})],
+        [Folder("", "", ["0", "1"], [look, look], {"b": ""})],
         [Folder("", "", ["a"], [look], {}), Folder("b", "", [], [], {})],
         [Folder("", "", ["a"], [look], {}), Folder("", "", ["b"], [look], {})],
         [Folder("a", "", ["b"], [look], {})],
@@ -102,7 +106,7 @@ def test_names_cannot_be_told_as_looks_nor_one_folder_as_two() -> None:
 
 
 def test_an_unknown_look_makes_the_signature_unknown() -> None:
-    assert signature_of([Folder("", "", ["a", "b"], ["ab" * 36, ""], {})]) == ""
+    assert signature_of([Folder("", "", ["a", "b"], [b"ab" * 18, NO_LOOK], {})]) == ""
     assert signature_of([Folder("", "", ["a", "b"], [], {})]) == ""
 
 
@@ -113,5 +117,5 @@ def test_on_a_drive_without_fractions_new_files_say_nothing(
     now_ns = 1_800_000_000 * 10**9 + 7
     monkeypatch.setattr(walking.time, "time_ns", lambda: now_ns)
     time_ns = (now_ns - age_s * 10**9) // step_ns * step_ns
-    looks = [walking._LOOK.pack(5, each, each, 1, 0).hex() for each in (10 * 10**9, 20 * 10**9, time_ns)]
+    looks = [walking._LOOK.pack(5, each, each, 1, 0) for each in (10 * 10**9, 20 * 10**9, time_ns)]
     assert bool(signature_of([Folder("", "", ["a", "b", "c"], looks, {})])) == is_known

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import resource
 import shutil
@@ -15,9 +17,12 @@ from pathlib import Path
 import pytest
 
 import verta_store
-from verta_store import Store, folder_copy, workers
+from verta_store import Store, files, folder_copy, workers
+from verta_store.copying import CopiedFiles, copy_names
+from verta_store.digest import digest_of_bytes
 from verta_store.errors import BadContent, StoreWriteError
 from verta_store.fsck import verify
+from verta_store.messages import Message, receive, send
 
 ENGINE = Path(verta_store.__file__).parent
 
@@ -336,7 +341,7 @@ def test_where_no_second_thread_can_be_had_no_worker_is_left(
                 pool.__enter__()
         else:
             with pool:
-                assert [answer for _, answer in pool.do([(0, ["hash", []])])] == [[]]
+                assert [answer for _, answer in pool.do([(0, ["hash", []])])] == [Message([])]
     assert not started[0].is_alive()
     assert all(process.poll() is not None for process in pool._processes)
 
@@ -398,3 +403,64 @@ with workers.Workers(1) as pool:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "sha256:" in done.stdout and (target / "json.py").exists()
+
+
+def test_no_worker_is_left_of_a_walk_that_meets_what_cannot_be_stored(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[workers.Workers] = []
+    real = workers.Workers.__enter__
+
+    def enter(pool: workers.Workers) -> workers.Workers:
+        pools.append(pool)
+        return real(pool)
+
+    monkeypatch.setattr(workers.Workers, "__enter__", enter)
+    os.mkfifo(folder / "part 2" / "pipe")
+    with pytest.raises(BadContent, match="FIFO"):
+        store.put_tree(folder)
+    assert len(pools) == 1, "started while the walk was in the folders before"
+    assert not any(thread.is_alive() for thread in pools[0]._threads)
+    assert all(process.poll() is not None for process in pools[0]._processes)
+
+
+def test_an_error_of_an_early_sync_is_told_though_the_last_one_has_none(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of an error that it met while writing back once."""
+    done: list[int] = []
+
+    def sync(target: str) -> bool:
+        done.append(sum(len(names) for _, _, names in os.walk(target)))
+        if len(done) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), target)
+        return True
+
+    monkeypatch.setattr(files, "sync_file_system", sync)
+    with pytest.raises(StoreWriteError, match="could not write a folder"):
+        store.put_tree(folder)
+    assert len(done) > 1 and done[0] < 90 <= done[-1], "it began while files were being copied"
+    assert not [left for own in Path(store.root, "tmp").iterdir() for left in own.iterdir()]
+    assert is_stored(store, store.put_tree(folder).digest, folder)
+
+
+def test_half_a_message_is_none() -> None:
+    pipe = io.BytesIO()
+    send(pipe, Message([["ü", "\udc80"], None, 1.5], b"columns\n"))
+    whole = pipe.getvalue()
+    assert receive(io.BytesIO(whole)) == Message([["ü", "\udc80"], None, 1.5], b"columns\n")
+    assert receive(io.BytesIO(b"")) is None
+    for size_bytes in range(1, len(whole)):
+        with pytest.raises(ValueError):
+            receive(io.BytesIO(whole[:size_bytes]))
+
+
+def test_what_was_copied_survives_the_pipe(folder: Path, tmp_path: Path) -> None:
+    source = folder / "part 2"
+    (tmp_path / "to").mkdir()
+    copied = copy_names(str(source), str(tmp_path / "to"), [*sorted(os.listdir(source)), "missing"], None)
+    assert copied.names == sorted({path.name for path in source.iterdir()} - {"large", "link"})
+    assert CopiedFiles.unpacked(copied.packed()) == copied
+    for name, digest, is_executable in zip(copied.names, copied.digests, copied.are_executable, strict=True):
+        assert digest == digest_of_bytes((source / name).read_bytes()) and is_executable == (name == "ü2")
+    assert CopiedFiles.unpacked(CopiedFiles.none().packed()) == CopiedFiles.none()
