@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from . import digest as digests
@@ -112,56 +112,72 @@ def copy_names(source: str, target: str, names: list[str], trusted_device: int |
         behind, and `file_copy.copy_in` does it again, or says why not.
     """
     done = CopiedFiles.none()
-    # One loop without a call of our own: a tenth of the time of a small file was in those.
     try:
         with opened(source) as (origin, origin_folder), opened(target) as (place, place_folder):
             for name in names:
-                try:
-                    reader = os.open(origin + name, _READ, dir_fd=origin_folder)
-                except OSError:
+                found = _read_small(origin + name, origin_folder, trusted_device)
+                if found is None:
                     continue
-                try:
-                    before = os.fstat(reader)
-                    size_bytes, source_mode = before.st_size, before.st_mode
-                    if source_mode & 0o170000 != 0o100000 or size_bytes > SMALL_BYTES:
-                        continue
-                    is_steady = before.st_dev == trusted_device and is_rememberable(before, reader)
-                    # One byte more than there should be: the end shows without a second read.
-                    data = os.read(reader, size_bytes + 1)
-                except OSError:
-                    continue
-                finally:
-                    os.close(reader)
-                if len(data) != size_bytes:
-                    continue  # it grows, or is read in pieces
-                is_executable = source_mode & 0o100 != 0
-                mode = files.READ_ONLY_EXECUTABLE if is_executable else files.READ_ONLY
-                try:
-                    writer = os.open(place + name, _WRITE, mode, dir_fd=place_folder)
-                except OSError:
-                    continue
-                try:
-                    try:
-                        if os.write(writer, data) != size_bytes:
-                            raise OSError("no more room")
-                        after = os.fstat(writer)
-                        if after.st_mode & 0o777 != mode:
-                            drive.set_mode(writer, mode)
-                            after = os.fstat(writer)
-                    finally:
-                        os.close(writer)
-                except OSError:
-                    files.remove_file(os.path.join(target, name))
+                data, is_executable, source_look = found
+                stored_look = _write_small(place + name, place_folder, data, is_executable=is_executable)
+                if stored_look is None:
                     continue
                 done.names.append(name)
                 done.digests.append(f"{digests.ALGORITHM}:{hashlib.sha256(data).hexdigest()}")
-                done.sizes_bytes.append(size_bytes)
+                done.sizes_bytes.append(len(data))
                 done.are_executable.append(is_executable)
-                done.source_looks.append(look_of(before) if is_steady else NO_LOOK)
-                done.stored_looks.append(look_of(after))
+                done.source_looks.append(source_look)
+                done.stored_looks.append(stored_look)
     except OSError:
         pass  # one of the two folders could not be opened, or closed
     return done
+
+
+def _read_small(path: str, folder: int | None, trusted_device: int | None) -> tuple[bytes, bool, bytes] | None:
+    """(bytes, whether it is executable, look while it was read) of a plain file; None where anything went wrong."""
+    try:
+        reader = os.open(path, _READ, dir_fd=folder)
+    except OSError:
+        return None
+    try:
+        before = os.fstat(reader)
+        size_bytes, mode = before.st_size, before.st_mode
+        if mode & 0o170000 != 0o100000 or size_bytes > SMALL_BYTES:
+            return None
+        is_steady = before.st_dev == trusted_device and is_rememberable(before, reader)
+        # One byte more than there should be: the end shows without a second read.
+        data = os.read(reader, size_bytes + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(reader)
+    if len(data) != size_bytes:
+        return None  # it grows, or is read in pieces
+    return data, mode & 0o100 != 0, look_of(before) if is_steady else NO_LOOK
+
+
+def _write_small(path: str, folder: int | None, data: bytes, *, is_executable: bool) -> bytes | None:
+    """Makes a file; returns its look. None where anything went wrong: then nothing of it is left behind."""
+    mode = files.READ_ONLY_EXECUTABLE if is_executable else files.READ_ONLY
+    try:
+        writer = os.open(path, _WRITE, mode, dir_fd=folder)
+    except OSError:
+        return None  # what has the name may be another file of the folder, on a drive to which two names are one
+    try:
+        try:
+            if os.write(writer, data) != len(data):
+                raise OSError("no more room")
+            after = os.fstat(writer)
+            if after.st_mode & 0o777 != mode:
+                drive.set_mode(writer, mode)
+                after = os.fstat(writer)
+        finally:
+            os.close(writer)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(path, dir_fd=folder)
+        return None
+    return look_of(after)
 
 
 def is_rememberable(status: os.stat_result, descriptor: int) -> bool:

@@ -32,6 +32,8 @@ ELSEWHERE = {
     "a_folder_that_workers_copied": "worker processes, which a network drive is not copied to with",
     "what_fails_beside_the_workers": "worker processes, which a network drive is not copied to with",
     "no_memory_for_a_task": "worker processes, which a network drive is not copied to with",
+    "no_worker_is_left_of_a_walk": "worker processes, which a network drive is not copied to with",
+    "an_error_of_an_early_sync": "one barrier for all of a file system",
     "a_folder_is_stored_where_no_thread": "modes",
     "what_a_worker_left_half_done": "modes",
     "one_worker_that_dies_leaves": "modes",

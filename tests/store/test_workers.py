@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import os
 import resource
 import shutil
@@ -464,3 +465,35 @@ def test_what_was_copied_survives_the_pipe(folder: Path, tmp_path: Path) -> None
     for name, digest, is_executable in zip(copied.names, copied.digests, copied.are_executable, strict=True):
         assert digest == digest_of_bytes((source / name).read_bytes()) and is_executable == (name == "ü2")
     assert CopiedFiles.unpacked(CopiedFiles.none().packed()) == CopiedFiles.none()
+
+
+def test_what_has_the_name_of_a_copy_already_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    """On a drive to which two names are one it is the copy of the other file."""
+    source, target = folder / "part 1", tmp_path / "to"
+    target.mkdir()
+    names = sorted(os.listdir(source))
+    (target / names[3]).write_bytes(b"the other")
+    assert copy_names(str(source), str(target), names, None).names == [*names[:3], *names[4:]]
+    assert (target / names[3]).read_bytes() == b"the other"
+
+
+@pytest.mark.parametrize("call", ["write", "fstat", "close"])
+def test_nothing_is_left_of_a_copy_that_fails(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    source, target = folder / "part 1", tmp_path / "to"
+    target.mkdir()
+    names = sorted(os.listdir(source))
+    real, count = getattr(os, call), itertools.count()
+
+    def fail_once(descriptor: int, *arguments: object) -> object:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        done = real(descriptor, *arguments)
+        if path.startswith(str(target) + os.sep) and next(count) == 5:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fail_once)
+        copied = copy_names(str(source), str(target), names, None)
+    assert copied.names == [*names[:5], *names[6:]] == sorted(os.listdir(target))
