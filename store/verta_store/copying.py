@@ -55,9 +55,14 @@ class CopiedFiles(NamedTuple):
 
     @classmethod
     def unpacked(cls, message: Message) -> CopiedFiles:
-        """What was `packed`."""
+        """What was `packed`. Raises TypeError or ValueError for something else."""
         names, sizes_bytes, are_executable = message.data
         digests_end, looks_end = len(names) * _DIGEST_CHARACTERS, len(names) * len(NO_LOOK)
+        if (
+            not len(names) == len(sizes_bytes) == len(are_executable)
+            or len(message.columns) != digests_end + 2 * looks_end
+        ):
+            raise ValueError("columns of different lengths")
         text, looks = message.columns[:digests_end].decode("ascii"), message.columns[digests_end:]
         return cls(
             names,
@@ -174,8 +179,11 @@ def _write_small(path: str, folder: int | None, data: bytes, *, is_executable: b
         finally:
             os.close(writer)
     except OSError:
-        with suppress(OSError):
-            os.unlink(path, dir_fd=folder)
+        if folder is None:
+            files.remove_file(path)
+        else:
+            with suppress(OSError):
+                os.unlink(path, dir_fd=folder)
         return None
     return look_of(after)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ LINK_FROM_BYTES = 64 * 1024
 
 # Up to this many files each is synced by itself; above it one barrier for the file system is cheaper (objects.md).
 _SYNC_EACH_UP_TO = 8
+
+# What `open` says where there are too many files or too little memory.
+_NOTHING_LEFT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 # From this many files on worker processes copy them: below, starting those takes longer than what they save.
 WORKERS_FROM = 2000
@@ -101,7 +105,9 @@ class Copiers:
 
             worker_count = workers.worker_count()
             if worker_count:
-                self.pool = self._stack.enter_context(workers.Workers(worker_count))
+                self.pool = workers.Workers(worker_count)
+                self._stack.push(self.pool)  # before it starts: Ctrl-C may come between
+                self.pool.__enter__()
 
     def __enter__(self) -> Copiers:
         return self
@@ -134,12 +140,30 @@ def copy_folder(
     parts = [_Part(folder) for folder in found]
     count = sum(len(folder.names) + len(folder.links) for folder in found)
     is_careful = drive.of(root).is_careful
-    early = _EarlySync(target, 0 if is_careful else count)
-    _copy_files(parts, target, trusted_device, count, pool, early, is_careful=is_careful)
+    with ExitStack() as stack:  # of threads, which have the folder open: they end before it is removed
+        early = _EarlySync(target, 0 if is_careful else count)
+        stack.callback(early.wait)
+        _copy_files(parts, target, trusted_device, count, pool, early, is_careful=is_careful)
+        return _finish(objects, target, parts, count, early, stack, is_careful=is_careful)
+
+
+def _finish(
+    objects: Objects,
+    target: str,
+    parts: list[_Part],
+    count: int,
+    early: _EarlySync,
+    stack: ExitStack,
+    *,
+    is_careful: bool,
+) -> FolderCopy:
+    """Makes a copy durable, and describes it."""
     large = [(part, name, part.path_in(target, name)) for part in parts for name in part.large_names()]
     blobs = [(part.digests[name], path) for part, name, path in large]
     # While the drive works; of a few files in less time than a thread takes.
     description = _Beside(lambda: _describe(parts)) if count >= WORKERS_FROM else None
+    if description is not None:
+        stack.callback(description.wait)
     with files.writing("a folder", target):
         shared = _make_durable(objects, target, parts, blobs, count, early, is_careful=is_careful)
         copy = description.result() if description is not None else _describe(parts)
@@ -162,12 +186,22 @@ def _describe(parts: list[_Part]) -> FolderCopy:
         digests.digest_of_bytes(manifest),
         sum(sum(part.sizes_bytes.values()) for part in parts),
         sum(len(part.digests) for part in parts),
-        signature_of(
-            part.folder._replace(looks=list(map(part.source_looks.__getitem__, part.folder.names))) for part in parts
-        ),
+        _source_signature(parts),
         _stored_signature(parts),
         set(),
     )
+
+
+def _source_signature(parts: list[_Part]) -> str:
+    """What a walk through the source would have given while it was read; '' where that is not known."""
+    folders = [
+        part.folder._replace(looks=list(map(part.source_looks.__getitem__, part.folder.names))) for part in parts
+    ]
+    # What a link leads to is a file of the folder too, and was read twice: it must have been the same both times.
+    linked = {part.source_looks[name] for part in parts for name in part.folder.links}
+    if linked and not linked <= {look for folder in folders for look in folder.looks}:
+        return ""
+    return signature_of(folders)
 
 
 def _stored_signature(parts: list[_Part]) -> str:
@@ -203,10 +237,14 @@ class _Beside(Generic[Found]):
         """Whether `result` would wait."""
         return self._thread is not None and self._thread.is_alive()
 
-    def result(self) -> Found:
-        """What was found. Raises what the work raised."""
+    def wait(self) -> None:
+        """Returns when it has ended, however."""
         if self._thread is not None:
             self._thread.join()
+
+    def result(self) -> Found:
+        """What was found. Raises what the work raised."""
+        self.wait()
         if self._failure is not None:
             raise self._failure
         return self._found[0]
@@ -229,10 +267,24 @@ class _EarlySync:
         """So many files have been copied."""
         if self._at and count >= self._at[0] and not (self._begun and self._begun[-1].is_running()):
             del self._at[0]
-            self._begun.append(_Beside(lambda: files.sync_file_system(self._target)))
+            self._begun.append(_Beside(self._sync))
+
+    def _sync(self) -> bool:
+        try:
+            return files.sync_file_system(self._target)
+        except OSError as error:
+            if error.errno in _NOTHING_LEFT:
+                return False  # it was not even begun
+            raise
+
+    def wait(self) -> None:
+        """Returns when none is running."""
+        for one in self._begun:
+            one.wait()
 
     def finish(self) -> None:
-        """To be called after the last sync, which would not be told again of an error. Raises OSError."""
+        """To be called after the last sync, which would not be told again of an error. Raises the first: OSError."""
+        self.wait()
         for one in self._begun:
             one.result()
 
@@ -290,7 +342,11 @@ def _copy_small_files(
             yield part, names, copy_names(*arguments)
         return
     for (part, names), answer in pool.do(tasks):
-        yield part, names, CopiedFiles.unpacked(answer) if answer is not None else None
+        try:
+            copied = CopiedFiles.unpacked(answer) if answer is not None else None
+        except (TypeError, ValueError):
+            copied = None  # no answer of ours
+        yield part, names, copied
 
 
 def _make_durable(

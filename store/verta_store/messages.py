@@ -26,7 +26,7 @@ def receive(pipe: IO[bytes]) -> Message | None:
     if not line:
         return None
     data, size_bytes = json.loads(line)
-    columns = pipe.read(size_bytes)
+    columns = pipe.read(max(0, size_bytes))
     if len(columns) != size_bytes:
         raise ValueError("half a message")
     return Message(data, columns)

@@ -130,7 +130,10 @@ class Trees:
                 answers.extend(answer.data for _, answer in asked if answer is not None)
 
         thread = threading.Thread(target=look, daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # at the end of the interpreter, or too many
+            return lambda: self._require_whole(digest, "")
 
         def finish() -> None:
             thread.join()

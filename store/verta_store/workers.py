@@ -1,6 +1,6 @@
 """Plain worker processes for folders of thousands of files: never a fork of the user's process.
 
-A worker is a Python of its own that imports three small modules of this package by their folder, so that it works from
+A worker is a Python of its own that imports a few small modules of this package by their folder, so that it works from
 a wheel, an editable install and a path file alike, and starts in 20 ms. It is fed tasks over a pipe and answers each.
 It ends with that pipe, or with its parent. Whatever happens to it, the caller does the work himself.
 """

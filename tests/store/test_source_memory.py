@@ -5,14 +5,16 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from verta_store import Ref, Store, copying, folder_copy, objects, open_store
+from verta_store import Ref, Store, copying, folder_copy, objects, open_store, tree, workers
 from verta_store.digest import digest_of_bytes, sample_of_file
 from verta_store.errors import BadContent
 from verta_store.fsck import verify
@@ -24,12 +26,12 @@ def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store", tmp_path / "cache", create=True)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(params=[3, 23])  # files: a few are copied one by one, more by `copy_names`
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A folder of old, synced files: what may be remembered."""
     top = tmp_path / "data"
     (top / "sub").mkdir(parents=True)
-    for name in ("a.bin", "b.bin", "sub/c.bin"):
+    for name in ("a.bin", "b.bin", "sub/c.bin", *(f"sub/{number}" for number in range(request.param - 3))):
         (top / name).write_bytes(os.urandom(5000))
     os.sync()
     time.sleep(2.1)
@@ -242,3 +244,75 @@ def test_a_fifo_is_refused_and_not_waited_for(store: Store, tmp_path: Path) -> N
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(BadContent):
         store.put_file(tmp_path / "fifo")
+
+
+def test_a_file_that_changes_between_its_reading_and_that_of_a_link_to_it_is_not_remembered(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what was read by the link would be served for ever."""
+    if not can_remember(folder):
+        pytest.skip("this file system or kernel does not tell enough to remember a file")
+    large = folder / "z" / "large"
+    large.parent.mkdir()
+    large.write_bytes(b"old " * (300 << 10))  # so large that it is read in the order of the folders
+    (folder / "a").mkdir()
+    (folder / "a" / "link").symlink_to("../z/large")
+    os.sync()
+    time.sleep(2.1)
+    real = folder_copy.copy_in
+
+    def changed_meanwhile(source: str, target: str, **more: Any) -> copying.Copied:
+        copied = real(source, target, **more)
+        if target.endswith("link"):
+            with open(large, "r+b") as file:
+                file.write(b"NEW ")
+                file.flush()
+                os.fsync(file.fileno())
+            time.sleep(2.1)
+        return copied
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder_copy, "copy_in", changed_meanwhile)
+        store.put_tree(folder)
+    ref = store.put_tree(folder)
+    stored = Path(store.path_of("tree", ref.digest, ""))
+    assert (stored / "a" / "link").read_bytes() == (stored / "z" / "large").read_bytes() == large.read_bytes()
+    read = copies(monkeypatch)
+    assert store.put_tree(folder) == ref and read == [], "now it is remembered"
+
+
+def test_workers_are_started_for_a_remembered_folder_only_when_it_has_changed(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_remember(folder):
+        pytest.skip("this file system or kernel does not tell enough to remember a file")
+    started: list[int] = []
+    real = workers.Workers.__enter__
+
+    def enter(pool: workers.Workers) -> workers.Workers:
+        started.append(1)
+        return real(pool)
+
+    monkeypatch.setattr(workers.Workers, "__enter__", enter)
+    monkeypatch.setattr(folder_copy, "WORKERS_FROM", 3)
+    monkeypatch.setattr(workers, "worker_count", lambda: 2)
+    ref = store.put_tree(folder)
+    assert len(started) == 1
+    assert store.put_tree(folder) == ref and len(started) == 1
+    (folder / "a.bin").write_bytes(b"changed")
+    assert store.put_tree(folder) != ref and len(started) == 2
+
+
+def test_a_remembered_folder_is_logged_where_no_thread_can_be_had(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the end of an interpreter of Python 3.12, of a folder that a process is to look at."""
+    monkeypatch.setattr(tree, "_CHECKED_BESIDE_FROM", 1)
+    ref = store.put_tree(folder)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        assert store.put_tree(folder) == ref

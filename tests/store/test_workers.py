@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -497,3 +498,87 @@ def test_nothing_is_left_of_a_copy_that_fails(
         patched.setattr(os, call, fail_once)
         copied = copy_names(str(source), str(target), names, None)
     assert copied.names == [*names[:5], *names[6:]] == sorted(os.listdir(target))
+
+
+def test_no_thread_is_left_of_a_copy_that_fails(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold a descriptor of the folder that is removed."""
+    store.put_bytes(b"the lease, and the thread that keeps it fresh, are there")
+    before = set(threading.enumerate())
+    running: list[str] = []
+    real: Any = folder_copy._describe
+
+    def sync(target: str) -> bool:
+        running.append(target)
+        time.sleep(0.3)
+        return True
+
+    def refuse(source: str, *_: object, **__: object) -> object:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), source)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "sync_file_system", sync)
+        patched.setattr(folder_copy, "copy_in", refuse)
+        with pytest.raises(PermissionError):
+            store.put_tree(folder)
+    assert running and set(threading.enumerate()) <= before
+
+    def refuse_to_be_durable(*_: object, **__: object) -> object:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def describe_slowly(parts: object) -> object:
+        time.sleep(0.3)
+        return real(parts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder_copy, "_make_durable", refuse_to_be_durable)
+        patched.setattr(folder_copy, "_describe", describe_slowly)
+        with pytest.raises(StoreWriteError):
+            store.put_tree(folder)
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_an_early_sync_that_cannot_begin_is_none(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    done: list[str] = []
+    real = files.sync_file_system
+
+    def sync(target: str) -> bool:
+        done.append(target)
+        if len(done) == 1:
+            raise OSError(number, os.strerror(number), target)
+        return real(target)
+
+    monkeypatch.setattr(files, "sync_file_system", sync)
+    assert is_stored(store, store.put_tree(folder).digest, folder)
+    assert len(done) > 1
+
+
+def test_ctrl_c_while_workers_are_started_leaves_none(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[workers.Workers] = []
+    real = workers.Workers.__enter__
+
+    def enter(pool: workers.Workers) -> workers.Workers:
+        pools.append(real(pool))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers.Workers, "__enter__", enter)
+    with pytest.raises(KeyboardInterrupt):
+        store.put_tree(folder)
+    assert pools and not any(thread.is_alive() for pool in pools for thread in pool._threads)
+
+
+@pytest.mark.parametrize(
+    "line", [b"[1, 0]", b"[null, -1]", b"[[[], [], []], 5]\nabcde", b'[[["a"], [1], []], 0]', b"7"]
+)
+def test_what_is_no_answer_of_ours_is_none(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
+    start = workers._START
+    at = start.index("from verta_store.worker import serve")
+    odd = f"for _ in sys.stdin.buffer: sys.stdout.buffer.write({line!r} + b'\\n'); sys.stdout.buffer.flush()\n"
+    monkeypatch.setattr(workers, "_START", start[:at] + odd)
+    assert is_stored(store, store.put_tree(folder).digest, folder)
