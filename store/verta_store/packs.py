@@ -10,7 +10,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -98,14 +98,30 @@ def read_pack(path: str) -> Pack:
     header, members = _header_of(texts[0] if texts else b"")
     if not header:
         damages.append("its table of contents is damaged")
-    journals: dict[str, bytes] = {}
+    found: list[tuple[str, bytes]] = []
     for text in texts[bool(header) :]:
-        starts = [found.start() for found in _JOURNAL_BEGIN.finditer(text)]
-        for begin, end in pairwise([*starts, len(text)]):
-            stem = _stem_of(text[begin:end])
-            if stem:
-                journals[stem] = text[begin:end]
+        starts = [match.start() for match in _JOURNAL_BEGIN.finditer(text)]
+        found += [(_stem_of(text[begin:end]), text[begin:end]) for begin, end in pairwise([*starts, len(text)])]
+    journals = {stem: data for stem, data in _named_by(members, found) if stem}
     return Pack(path, header, members, journals, damages)
+
+
+def _named_by(members: Mapping[str, Member], found: Sequence[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """The journals of a pack under the names that its table of contents has for them, where there is one.
+
+    The damage may be in the name that a journal has itself: under that, all of it would be read as another journal.
+    """
+    order = list(members)
+    known = {stem for stem, _ in found}
+    place = -1
+    for stem, data in found:
+        if stem in members:
+            place = order.index(stem)
+        elif members:
+            place += 1
+            if place >= len(order) or order[place] in known:
+                continue  # nobody's
+        yield (order[place] if members else stem), data
 
 
 def read_members(path: str) -> dict[str, Member]:

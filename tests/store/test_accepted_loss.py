@@ -229,6 +229,32 @@ def test_a_damaged_pack_is_put_aside_while_the_journals_are_there(store: Store, 
     assert verify(store, deep=True).is_clean and answers(another(store, cache="newer")) == expected
 
 
+def test_no_flip_in_a_pack_gives_a_journal_another_name(store: Store, another: Callable[..., Store]) -> None:
+    """Under that name it would be read beside the true one, and each of its points twice."""
+    fill(store)
+    expected = answers(store)
+    pack(store)
+    (name,) = names_of(store)
+    path = Path(packs.path_of(store.root, name))
+    whole = path.read_bytes()
+    members = packs.read_members(str(path))
+    places = [at for at in range(block_of(path), len(whole)) if at % 3 == 0] + list(
+        range(block_of(path) - 300, block_of(path))
+    )
+    renamed = []
+    for at in places:
+        flip(path, at)
+        found = packs.read_pack(str(path))
+        assert not found.members or found.journals.keys() <= members.keys(), at
+        if any(packs._stem_of(data) not in (stem, "") for stem, data in found.journals.items()):
+            renamed.append(at)
+        change(path, whole)
+    assert renamed
+    flip(path, renamed[0])
+    assert answers(another(store, cache="new")) == expected
+    assert repair(store).after.is_clean and not path.exists()
+
+
 @pytest.mark.parametrize("damage", ["cut", "a line gone", "changed", "empty"])
 def test_a_damaged_journal_that_a_pack_holds_whole_is_put_aside(
     store: Store, another: Callable[..., Store], damage: str
