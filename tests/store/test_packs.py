@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,8 @@ def test_two_that_pack_at_once_double_nothing(store: Store, another: Callable[..
         print("ready", flush=True)
         sys.stdin.readline()
         report = packing.pack_journals(root, store_id, 2**62, after_s=0, fewest=2)
+        print("packed", flush=True)
+        sys.stdin.readline()
         packing.delete_packed(root, 2**62, 0, report)
     """)
     workers = [
@@ -303,26 +306,36 @@ def test_two_that_pack_at_once_double_nothing(store: Store, another: Callable[..
         )
         for _ in range(2)
     ]
-    for worker in workers:
-        assert worker.stdout is not None and worker.stdout.readline() == b"ready\n"
+
+    def wait_for(word: bytes) -> None:
+        for worker in workers:
+            assert worker.stdout is not None and worker.stdout.readline() == word
+
     is_over = threading.Event()
-    wrong: list[object] = []
+    are_right: list[bool] = []
 
     def read() -> None:
-        number = 0
-        while not is_over.is_set() or number < 3:
-            number += 1
-            if (found := answers(another(store, cache=f"reader {number}"))) != expected:
-                wrong.append(found)
+        while not is_over.is_set() or len(are_right) < 3:
+            are_right.append(answers(another(store, cache=f"reader {len(are_right)}")) == expected)
 
+    wait_for(b"ready\n")
     reader = threading.Thread(target=read)
     reader.start()
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write(b"\n")
+        worker.stdin.flush()
+    wait_for(b"packed\n")
+    # A collection lets a day go by: who has listed the journals before the packs were there has read them.
+    enough = len(are_right) + 2
+    while len(are_right) < enough:
+        time.sleep(0.01)
     for worker in workers:
         worker.communicate(b"\n")
         assert worker.returncode == 0
     is_over.set()
     reader.join()
-    assert not wrong and not list_journals(store.root)
+    assert all(are_right) and not list_journals(store.root)
     assert answers(store) == expected and verify(store, deep=True).is_clean
 
 
