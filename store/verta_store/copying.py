@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -49,9 +48,9 @@ class CopiedFiles(NamedTuple):
     stored_looks: list[bytes]
 
     @classmethod
-    def none(cls) -> CopiedFiles:
-        """None yet."""
-        return cls([], [], [], [], [], [])
+    def of(cls, rows: Sequence[tuple[str, str, int, bool, bytes, bytes]]) -> CopiedFiles:
+        """Of a row for each file: its name, and the fields of `Copied`."""
+        return cls(*map(list, zip(*rows, strict=True))) if rows else cls([], [], [], [], [], [])
 
     @classmethod
     def unpacked(cls, message: Message) -> CopiedFiles:
@@ -77,15 +76,6 @@ class CopiedFiles(NamedTuple):
         """For another process."""
         columns = ("".join(self.digests).encode("ascii"), *self.source_looks, *self.stored_looks)
         return Message([self.names, self.sizes_bytes, self.are_executable], b"".join(columns))
-
-    def add(self, name: str, one: Copied) -> None:
-        """Notes one more."""
-        self.names.append(name)
-        self.digests.append(one.digest)
-        self.sizes_bytes.append(one.size_bytes)
-        self.are_executable.append(one.is_executable)
-        self.source_looks.append(one.source_look)
-        self.stored_looks.append(one.stored_look)
 
 
 @contextmanager
@@ -116,7 +106,7 @@ def copy_names(source: str, target: str, names: list[str], trusted_device: int |
         Those that it has copied. Of a file that is of another kind, or where anything went wrong, nothing is left
         behind, and `file_copy.copy_in` does it again, or says why not.
     """
-    done = CopiedFiles.none()
+    done = []
     try:
         with opened(source) as (origin, origin_folder), opened(target) as (place, place_folder):
             for name in names:
@@ -125,17 +115,12 @@ def copy_names(source: str, target: str, names: list[str], trusted_device: int |
                     continue
                 data, is_executable, source_look = found
                 stored_look = _write_small(place + name, place_folder, data, is_executable=is_executable)
-                if stored_look is None:
-                    continue
-                done.names.append(name)
-                done.digests.append(f"{digests.ALGORITHM}:{hashlib.sha256(data).hexdigest()}")
-                done.sizes_bytes.append(len(data))
-                done.are_executable.append(is_executable)
-                done.source_looks.append(source_look)
-                done.stored_looks.append(stored_look)
+                if stored_look is not None:
+                    digest = digests.digest_of_bytes(data)
+                    done.append((name, digest, len(data), is_executable, source_look, stored_look))
     except OSError:
         pass  # one of the two folders could not be opened, or closed
-    return done
+    return CopiedFiles.of(done)
 
 
 def _read_small(path: str, folder: int | None, trusted_device: int | None) -> tuple[bytes, bool, bytes] | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import digest as digests
 from . import drive, files
+from .beside import Beside
 from .copying import CopiedFiles, copy_names
 from .file_copy import copy_in
 from .manifest import file_line, folder_line, join_lines, path_below
@@ -19,8 +18,6 @@ from .walking import Folder, look_of, signature_of
 
 if TYPE_CHECKING:
     from .workers import Workers
-
-Found = TypeVar("Found")
 
 # From this size on a file in a tree is a hard link to a blob, so that the shards of checkpoints are stored once.
 LINK_FROM_BYTES = 64 * 1024
@@ -93,7 +90,6 @@ class Copiers:
     def __init__(self, root: str) -> None:
         self._expected = 0
         self._may_start = not drive.of(root).is_careful
-        self._stack = ExitStack()
         self.pool: Workers | None = None
 
     def expect(self, count: int) -> None:
@@ -105,15 +101,15 @@ class Copiers:
 
             worker_count = workers.worker_count()
             if worker_count:
-                self.pool = workers.Workers(worker_count)
-                self._stack.push(self.pool)  # before it starts: Ctrl-C may come between
+                self.pool = workers.Workers(worker_count)  # noted before it starts: Ctrl-C may come between
                 self.pool.__enter__()
 
     def __enter__(self) -> Copiers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        if self.pool is not None:
+            self.pool.__exit__()
 
 
 def copy_folder(
@@ -140,32 +136,28 @@ def copy_folder(
     parts = [_Part(folder) for folder in found]
     count = sum(len(folder.names) + len(folder.links) for folder in found)
     is_careful = drive.of(root).is_careful
-    with ExitStack() as stack:  # of threads, which have the folder open: they end before it is removed
-        early = _EarlySync(target, 0 if is_careful else count)
-        stack.callback(early.wait)
+    early = _EarlySync(target, 0 if is_careful else count)
+    try:
         _copy_files(parts, target, trusted_device, count, pool, early, is_careful=is_careful)
-        return _finish(objects, target, parts, count, early, stack, is_careful=is_careful)
+        return _finish(objects, target, parts, count, early, is_careful=is_careful)
+    finally:
+        early.wait()  # its threads have the folder open, which is removed when this has failed
 
 
 def _finish(
-    objects: Objects,
-    target: str,
-    parts: list[_Part],
-    count: int,
-    early: _EarlySync,
-    stack: ExitStack,
-    *,
-    is_careful: bool,
+    objects: Objects, target: str, parts: list[_Part], count: int, early: _EarlySync, *, is_careful: bool
 ) -> FolderCopy:
     """Makes a copy durable, and describes it."""
     large = [(part, name, part.path_in(target, name)) for part in parts for name in part.large_names()]
     blobs = [(part.digests[name], path) for part, name, path in large]
     # While the drive works; of a few files in less time than a thread takes.
-    description = _Beside(lambda: _describe(parts)) if count >= WORKERS_FROM else None
-    if description is not None:
-        stack.callback(description.wait)
+    description = Beside(lambda: _describe(parts)) if count >= WORKERS_FROM else None
     with files.writing("a folder", target):
-        shared = _make_durable(objects, target, parts, blobs, count, early, is_careful=is_careful)
+        try:
+            shared = _make_durable(objects, target, parts, blobs, count, early, is_careful=is_careful)
+        finally:
+            if description is not None:
+                description.wait()
         copy = description.result() if description is not None else _describe(parts)
         for part, name, path in large:  # links move the ctime
             part.stored_looks[name] = look_of(os.lstat(path))
@@ -213,43 +205,6 @@ def _stored_signature(parts: list[_Part]) -> str:
     return signature_of(folders)
 
 
-class _Beside(Generic[Found]):
-    """Works something out in a thread of its own, or at once where there is none to be had."""
-
-    def __init__(self, work: Callable[[], Found]) -> None:
-        self._work = work
-        self._found: list[Found] = []
-        self._failure: BaseException | None = None
-        self._thread: threading.Thread | None = threading.Thread(target=self._run, daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:  # at the end of the interpreter, or too many
-            self._thread = None
-            self._run()
-
-    def _run(self) -> None:
-        try:
-            self._found.append(self._work())
-        except BaseException as error:
-            self._failure = error
-
-    def is_running(self) -> bool:
-        """Whether `result` would wait."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def wait(self) -> None:
-        """Returns when it has ended, however."""
-        if self._thread is not None:
-            self._thread.join()
-
-    def result(self) -> Found:
-        """What was found. Raises what the work raised."""
-        self.wait()
-        if self._failure is not None:
-            raise self._failure
-        return self._found[0]
-
-
 class _EarlySync:
     """Syncs what there is while the rest is copied: then the sync at the end, which one core does alone, is short.
 
@@ -261,13 +216,13 @@ class _EarlySync:
     def __init__(self, target: str, count: int) -> None:
         self._target = target
         self._at = [count * part for part in self._AT] if count >= WORKERS_FROM else []
-        self._begun: list[_Beside[bool]] = []
+        self._begun: list[Beside[bool]] = []
 
     def grown_to(self, count: int) -> None:
         """So many files have been copied."""
         if self._at and count >= self._at[0] and not (self._begun and self._begun[-1].is_running()):
             del self._at[0]
-            self._begun.append(_Beside(self._sync))
+            self._begun.append(Beside(self._sync))
 
     def _sync(self) -> bool:
         try:
@@ -284,7 +239,6 @@ class _EarlySync:
 
     def finish(self) -> None:
         """To be called after the last sync, which would not be told again of an error. Raises the first: OSError."""
-        self.wait()
         for one in self._begun:
             one.result()
 
@@ -312,7 +266,7 @@ def _copy_files(
     for part in parts:
         folder = part.folder
         left = [(name, os.path.join(folder.origin, name)) for name in folder.names if name not in part.digests]
-        late = CopiedFiles.none()
+        late = []
         for name, origin in (*left, *folder.links.items()):
             one = copy_in(
                 origin,
@@ -322,8 +276,8 @@ def _copy_files(
                 follow_links=False,
                 trusted_device=trusted_device,
             )
-            late.add(name, one)
-        part.take(late)
+            late.append((name, *one))
+        part.take(CopiedFiles.of(late))
 
 
 def _copy_small_files(

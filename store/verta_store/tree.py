@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import digest as digests
 from . import drive, files, trash
+from .beside import Beside
 from .errors import BadContent, CorruptObject, StoreWriteError
 from .leases import GONE, REFUSED
 from .manifest import Entry, parts_of, read_manifest
@@ -122,24 +122,14 @@ class Trees:
         if not self._verified.has(_walk_key(self.path(digest))):
             self.check(digest)
             return lambda: None
-        answers: list[str] = []
 
-        def look() -> None:
+        def look() -> str:
             with workers.Workers(min(1, workers.worker_count())) as pool:
-                asked = pool.do([(digest, ["look", self.path(digest)])])
-                answers.extend(answer.data for _, answer in asked if answer is not None)
+                ((_, answer),) = pool.do([(digest, ["look", self.path(digest)])])
+            return answer.data if answer is not None else ""
 
-        thread = threading.Thread(target=look, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # at the end of the interpreter, or too many
-            return lambda: self._require_whole(digest, "")
-
-        def finish() -> None:
-            thread.join()
-            self._require_whole(digest, answers[0] if answers else "")
-
-        return finish
+        signature = Beside(look)
+        return lambda: self._require_whole(digest, signature.result())
 
     def _require_whole(self, digest: str, signature: str) -> None:
         if not self.has(digest):

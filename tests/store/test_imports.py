@@ -16,7 +16,7 @@ import verta_store
 ENGINE = [
     {"errors", "ids"},
     {"writers"},
-    {"authors", "collected", "columns", "damages", "digest", "drive", "files", "index_tables", "listing",
+    {"authors", "beside", "collected", "columns", "damages", "digest", "drive", "files", "index_tables", "listing",
      "local_cache", "names", "probe", "query", "records", "sealed_journals", "series", "termination"},
     {"copying", "file_copy", "hashing", "manifest", "messages", "page_cache", "portable_names", "walking", "worker", "workers"},
     {"archive", "batches", "catching_up", "claims", "description", "index", "index_file", "ingest", "journal",

@@ -407,17 +407,25 @@ with workers.Workers(1) as pool:
     assert "sha256:" in done.stdout and (target / "json.py").exists()
 
 
-def test_no_worker_is_left_of_a_walk_that_meets_what_cannot_be_stored(
-    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def pools_of(monkeypatch: pytest.MonkeyPatch, failure: BaseException | None = None) -> list[workers.Workers]:
+    """The pools that are started from now on; `failure` is raised when one has been."""
     pools: list[workers.Workers] = []
     real = workers.Workers.__enter__
 
     def enter(pool: workers.Workers) -> workers.Workers:
-        pools.append(pool)
-        return real(pool)
+        pools.append(real(pool))
+        if failure is not None:
+            raise failure
+        return pool
 
     monkeypatch.setattr(workers.Workers, "__enter__", enter)
+    return pools
+
+
+def test_no_worker_is_left_of_a_walk_that_meets_what_cannot_be_stored(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = pools_of(monkeypatch)
     os.mkfifo(folder / "part 2" / "pipe")
     with pytest.raises(BadContent, match="FIFO"):
         store.put_tree(folder)
@@ -465,7 +473,7 @@ def test_what_was_copied_survives_the_pipe(folder: Path, tmp_path: Path) -> None
     assert CopiedFiles.unpacked(copied.packed()) == copied
     for name, digest, is_executable in zip(copied.names, copied.digests, copied.are_executable, strict=True):
         assert digest == digest_of_bytes((source / name).read_bytes()) and is_executable == (name == "ü2")
-    assert CopiedFiles.unpacked(CopiedFiles.none().packed()) == CopiedFiles.none()
+    assert CopiedFiles.unpacked(CopiedFiles.of([]).packed()) == CopiedFiles.of([])
 
 
 def test_what_has_the_name_of_a_copy_already_is_left_alone(folder: Path, tmp_path: Path) -> None:
@@ -558,14 +566,7 @@ def test_an_early_sync_that_cannot_begin_is_none(
 def test_ctrl_c_while_workers_are_started_leaves_none(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pools: list[workers.Workers] = []
-    real = workers.Workers.__enter__
-
-    def enter(pool: workers.Workers) -> workers.Workers:
-        pools.append(real(pool))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(workers.Workers, "__enter__", enter)
+    pools = pools_of(monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         store.put_tree(folder)
     assert pools and not any(thread.is_alive() for pool in pools for thread in pool._threads)
